@@ -1,0 +1,21 @@
+"""MMNas: deep multimodal neural architecture search (Yu et al., ACM MM 2020).
+
+`mmnas.load(path)` gives a trained model with its vocabulary and genotype, ready to be called on arrays.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["load"]
+
+if TYPE_CHECKING:
+    from mmnas.inference import load
+
+
+def __getattr__(name: str) -> Any:
+    """Import `load`, and with it torch, only when it is asked for."""
+    if name == "load":
+        from mmnas.inference import load
+
+        return load
+    raise AttributeError(f"module 'mmnas' has no attribute '{name}'")

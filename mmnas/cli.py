@@ -1,0 +1,109 @@
+"""The flags that all three scripts share: parsed, checked, and handed on as one request."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from mmnas.errors import ConfigError, MMNasError
+from mmnas.flags import Flag, flags_of
+from mmnas.tasks.base import Task
+from mmnas.typed import nearest
+
+
+def main(task: type[Task], arguments: Sequence[str] | None = None) -> int:
+    """Run a task's script; return its exit code: 0, 2 after a user's error, 128 + n after signal n."""
+    from mmnas.engine.session import start  # torch takes seconds; --help and typos need not wait for it
+
+    try:
+        return start(task, parse(task, sys.argv[1:] if arguments is None else arguments))
+    except MMNasError as exception:
+        sys.stderr.write(f"error: {exception}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise ConfigError(f"{message}; --help lists the flags")
+
+
+def parse(task: type[Task], arguments: Sequence[str]):
+    """Turn the command line into a `Request`. Raises one `ConfigError` that names every mistake."""
+    from mmnas.engine.plan import Request
+
+    flags = flags_of(task)
+    given, unknown = _parser(task, flags).parse_known_args(arguments)
+    names = [name for flag in flags for name in (flag.name, *flag.aliases)]
+    errors = [f"unknown flag {word}; {nearest(word.split('=')[0], names)}" for word in unknown]
+    values = {}
+    for flag in flags:
+        text = getattr(given, flag.name[2:])
+        if text is not None:
+            try:
+                values[flag] = _value(flag, text)
+            except ConfigError as exception:
+                errors.append(str(exception))
+        elif flag.default == "required":
+            errors.append(f"{flag.name} is missing: one of {', '.join(flag.choices)}")
+    if errors:
+        raise ConfigError("; ".join(errors))
+    return _request(Request, values, task)
+
+
+def _parser(task: type[Task], flags: Sequence[Flag]) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"train_{task.name}.py", description=task.__doc__, allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=110),
+    )  # fmt: skip
+    groups = {name: parser.add_argument_group(name) for name in dict.fromkeys(flag.group for flag in flags)}
+    for flag in flags:
+        options: dict[str, Any] = {"nargs": "?", "const": "true"} if flag.kind is bool else {}
+        shown = "|".join(flag.choices) or {int: "N", str: "TEXT", bool: ""}[flag.kind]
+        if flag.kind is not bool:
+            options["metavar"] = shown
+        else:
+            options["metavar"] = "true|false"
+        groups[flag.group].add_argument(
+            flag.name,
+            *flag.aliases,
+            help=f"{flag.help} (default: {flag.default})".replace("%", "%%"),
+            **options,
+        )
+    return parser
+
+
+def _value(flag: Flag, text: str) -> Any:
+    """Convert a flag's text, or raise `ConfigError` naming the valid ones."""
+    if flag.choices and text not in flag.choices:
+        raise ConfigError(f"{flag.name}={text} is unknown; {nearest(text, flag.choices)}")
+    if flag.kind is int:
+        if not text.lstrip("-").isdecimal():
+            raise ConfigError(f"{flag.name}={text} is no whole number")
+        return int(text)
+    if flag.kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"{flag.name}={text} is neither true nor false")
+        return text.lower() == "true"
+    if not text.strip():
+        raise ConfigError(f"{flag.name} is empty; give a value or leave the flag out")
+    return text
+
+
+def _request(request: type, values: dict[Flag, Any], task: type[Task]):
+    fields = {flag.target: value for flag, value in values.items() if "." not in flag.target}
+    overrides = {flag.target: value for flag, value in values.items() if "." in flag.target}
+    if fields["run"] != "train" and "training.batch_size" in overrides:
+        overrides["training.eval_batch_size"] = overrides.pop("training.batch_size")
+    version = fields.get("version", "")
+    if "/" in version or version.startswith("."):
+        raise ConfigError(f"--VERSION={version} becomes part of file names: leave out '/' and a leading '.'")
+    return request(
+        **fields,
+        overrides=overrides,
+        flags={flag.target: flag.name for flag in values},
+        default_version=f"{task.name}_{fields.get('size', 'small')}_{time.strftime('%Y%m%d_%H%M%S')}",
+    )

@@ -1,0 +1,170 @@
+"""Everything a run is set by, in frozen dataclasses that check themselves.
+
+Filled from a section of the shipped YAML, then a `--CFG` file of the same shape, then flags (`configs/`).
+The whole of it is written into each checkpoint as plain types.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmnas.errors import ConfigError
+from mmnas.typed import build, nearest, to_plain
+
+SIZES = ("small", "large", "tiny")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the network (paper section 4.1)."""
+
+    hidden_size: int
+    """H, the width of both streams."""
+    pooling_size: int
+    """Inner width of the attention pooling's MLP."""
+    pooled_size: int
+    """Width after pooling, 2H in the paper."""
+    head_scale: int = 1
+    """An attention head is as wide as the suffix of its operation's name times this."""
+    feature_size: int = 2048
+    """D, the width of a region feature."""
+    word_size: int = 300
+    """Width of a word vector."""
+    relation_size: int = 64
+    """R, the width of the relation embedding."""
+    box_size: int = 0
+    """Width of the embedded normalised box that joins each region feature; 0 leaves it out."""
+    glimpses: int = 1
+    """Softmaxes per attention pooling."""
+    dropout: float = 0.1
+    """Rate of every dropout, attention maps included."""
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if name not in ("box_size", "dropout") and value < 1:
+                raise ConfigError(f"model.{name} must be at least 1, not {value}")
+        if self.box_size < 0:
+            raise ConfigError(f"model.box_size must not be negative, not {self.box_size}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout must lie in [0, 1), not {self.dropout}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What of the data a sample holds."""
+
+    max_tokens: int = 14
+    """Longer text is cut."""
+    max_regions: int = 100
+    """Further regions of an image are left out."""
+    answer_min_count: int = 8
+    """VQA: an answer enters the vocabulary when it occurs more often than this."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "max_regions"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"data.{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How weights are learnt (paper section 4.1)."""
+
+    base_lr: float
+    """Learning rate after the warm-up of three epochs."""
+    epochs: int
+    """Passes over the training split."""
+    decay_epochs: tuple[int, ...] = ()
+    """Epoch indices (from 0) at whose start the learning rate is multiplied by `decay_rate`."""
+    decay_rate: float = 0.2
+    """Factor of one decay."""
+    split_base_lr: dict[str, float] = field(default_factory=dict)
+    """Base learning rates that hold for some values of --SPLIT instead."""
+    optimizer: str = "adam"
+    """`adam`, or `sgd` with cosine decay to the last epoch."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Adam's decay rates."""
+    eps: float = 1e-9
+    """Adam's epsilon."""
+    momentum: float = 0.9
+    """SGD's momentum."""
+    clip_norm: float = 1.0
+    """Largest norm of the whole gradient."""
+    batch_size: int = 64
+    """Samples per optimiser step and process."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, to save memory."""
+    eval_batch_size: int = 128
+    """Samples per forward in evaluation."""
+    workers: int = 4
+    """Loader processes per process; 0 loads in the process itself."""
+    precision: str = "fp32"
+    """`fp32`, or `bf16` autocast."""
+    compile: bool = False
+    """Whether the network goes through torch.compile."""
+    seed: int = 0
+    """Where all random streams start."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training.{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("base_lr", "clip_norm", "eps", "decay_rate"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise ConfigError(f"training.{name} must be a positive number, not {value}")
+        for name in ("workers", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"training.{name} must not be negative, not {getattr(self, name)}")
+        for name, valid in (("optimizer", ("adam", "sgd")), ("precision", ("fp32", "bf16"))):
+            value = getattr(self, name)
+            if value not in valid:
+                raise ConfigError(f"training.{name} '{value}' is unknown; {nearest(value, valid)}")
+        if self.accumulate > self.batch_size:
+            raise ConfigError(
+                f"training.accumulate {self.accumulate} (--ACCU) is more than the batch size "
+                f"{self.batch_size} (--BS); a batch cannot be split into more parts than samples"
+            )
+
+
+@dataclass(frozen=True)
+class PathsConfig:
+    """Where files are read and written."""
+
+    data: str = "./data"
+    """The data root; the task's files lie below it as in the README."""
+    features: str | None = None
+    """Root of the region features when they do not lie below the data root."""
+    word_vectors: str | None = None
+    """A spaCy vectors package or directory, or a GloVe text file; found by itself when None."""
+    logs: str = "./logs"
+    """Root of checkpoints, results and logs."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run's settings."""
+
+    task: str
+    size: str
+    split: str
+    version: str
+    model: ModelConfig
+    data: DataConfig
+    training: TrainingConfig
+    paths: PathsConfig
+
+    @property
+    def base_lr(self) -> float:
+        """The base learning rate of this run's training split."""
+        return self.training.split_base_lr.get(self.split, self.training.base_lr)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types only: dicts, lists, strings, numbers, None."""
+        return to_plain(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
+        """Rebuild what `to_dict` gave; raises `ConfigError` naming the key that does not fit."""
+        return build(cls, values, "")

@@ -1,0 +1,145 @@
+"""Region features: one npz per image, behind an interface that a packed store can serve as well.
+
+The published files hold `x` (D, K), some extractors write (K, D): told apart by D. `bbox` (K, 4) are xyxy
+pixels. Nothing is ever unpickled from a file, and a file is read only when its image is asked for.
+"""
+
+import re
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mmnas.errors import DataError
+
+# Detectors clip boxes to the image with rounding; a box may pass the border by this many pixels.
+BORDER = 1.5
+_IMAGE_ID = re.compile(r"(?:^|_)(\d{1,18})\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Regions:
+    """One image: features (K, D) float32, boxes (K, 4) float32 xyxy pixels, size (2,) height and width."""
+
+    features: np.ndarray
+    boxes: np.ndarray
+    image_size: np.ndarray
+
+
+class RegionSource(Protocol):
+    """Where regions come from: image id -> `Regions`."""
+
+    def __contains__(self, image_id: int) -> bool:
+        """Whether the image has features."""
+
+    def __getitem__(self, image_id: int) -> Regions:
+        """Read one image. Raises `DataError` naming file, key and remedy when it is damaged."""
+
+    def describe(self) -> str:
+        """Say where the features lie, for messages."""
+
+
+def require_images(source: RegionSource, image_ids: Iterable[int], what: str) -> None:
+    """Raise `DataError` naming the first image of `image_ids` without features and counting the rest."""
+    missing = sorted(image_id for image_id in set(image_ids) if image_id not in source)
+    if missing:
+        more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
+        raise DataError(
+            f"no region features for image {missing[0]}{more} of the {what}; looked in {source.describe()}; "
+            "put the .npz files there or name their folder by --FEAT_PATH"
+        )
+
+
+class NpzFolders:
+    """Folders of npz files; holds the file names, never the features."""
+
+    def __init__(self, folders: Sequence[Path], feature_size: int) -> None:
+        self.folders = [Path(folder) for folder in folders]
+        self.feature_size = feature_size
+        self._files = {
+            image_id: (number, path.name)
+            for number, folder in enumerate(self.folders)
+            for path in sorted(folder.glob("*.npz"))
+            if (image_id := image_id_of(path.name)) is not None
+        }
+
+    def __contains__(self, image_id: int) -> bool:
+        return image_id in self._files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, image_id: int) -> Regions:
+        try:
+            number, name = self._files[image_id]
+        except KeyError:
+            raise DataError(f"no region features for image {image_id}; looked in {self.describe()}") from None
+        return read_npz(self.folders[number] / name, self.feature_size)
+
+    def describe(self) -> str:
+        """Return the folders, comma-separated."""
+        return ", ".join(str(folder) for folder in self.folders)
+
+
+def image_id_of(name: str) -> int | None:
+    """Return the integer between the last `_` and the first `.` after it, or None when there is none."""
+    match = _IMAGE_ID.search(name[name.rfind("_") + 1 :])
+    return int(match[1]) if match and match.start() == 0 else None
+
+
+def read_npz(path: Path, feature_size: int) -> Regions:
+    """Read and check one file. Raises `DataError` naming the file, the key and what to do."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: np.asarray(file[key]) for key in ("x", "bbox", "image_h", "image_w")}
+    except KeyError as exception:
+        raise DataError(f"{path} has no key {exception.args[0].split()[0]}; extract its features again") from None
+    except FileNotFoundError:
+        raise DataError(f"region features vanished: {path}; restore the file and --RESUME") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as exception:
+        raise DataError(f"{path} is damaged or truncated ({exception}); copy or extract it again") from None
+    features = _features(arrays["x"], feature_size, path)
+    size = np.array([_side(arrays[key], key, path) for key in ("image_h", "image_w")], np.float32)
+    return Regions(features, _boxes(arrays["bbox"], len(features), size, path), size)
+
+
+def _features(x: np.ndarray, feature_size: int, path: Path) -> np.ndarray:
+    """Return x as (K, D) float32, whichever way round it was stored."""
+    if x.ndim != 2 or feature_size not in x.shape or x.dtype.kind != "f":
+        raise DataError(
+            f"{path}: x is {x.dtype} {x.shape}, expected floats ({feature_size}, K) or (K, {feature_size})"
+        )
+    if x.shape[0] == feature_size:
+        x = x.T  # (D, K) -> (K, D)
+    if len(x) == 0:
+        raise DataError(f"{path}: x has no region; extract the image's features again")
+    if not np.isfinite(x).all():
+        raise DataError(f"{path}: x holds NaN or infinite values; extract its features again")
+    return x.astype(np.float32, copy=False)
+
+
+def _side(value: np.ndarray, key: str, path: Path) -> float:
+    if value.size != 1 or value.dtype.kind not in "iuf" or not 0 < (side := float(value.reshape(()))) < 1e6:
+        raise DataError(f"{path}: {key} must be one positive number of pixels; extract its features again")
+    return side
+
+
+def _boxes(boxes: np.ndarray, regions: int, size: np.ndarray, path: Path) -> np.ndarray:
+    """Check boxes (K, 4) xyxy pixels against the number of regions and the image's borders."""
+    if boxes.shape != (regions, 4) or boxes.dtype.kind not in "iuf":
+        raise DataError(f"{path}: bbox is {boxes.dtype} {boxes.shape}, expected numbers ({regions}, 4) as x has it")
+    boxes = boxes.astype(np.float32, copy=False)
+    height, width = size
+    limit = np.array([width, height, width, height], np.float32) + BORDER
+    outside = ~((boxes >= -BORDER) & (boxes <= limit)).all(axis=1)  # NaN counts as outside
+    if outside.any():
+        box = boxes[outside.argmax()].tolist()
+        raise DataError(f"{path}: bbox {box} lies outside the {width:g} x {height:g} image; extract it again")
+    inverted = (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])
+    if inverted.any():
+        box = boxes[inverted.argmax()].tolist()
+        raise DataError(f"{path}: bbox {box} is inverted; boxes are x1 y1 x2 y2; extract it again")
+    return boxes

@@ -1,0 +1,1 @@
+"""What drives a task: training, evaluation, checkpoints, processes, logging. Knows no concrete task."""

@@ -1,0 +1,187 @@
+"""Checkpoints: plain types and tensors in one file, written atomically, read without running code.
+
+Two forms are read: this project's, which is self-contained (model, optimiser, position, configuration,
+genotype, vocabularies, history, versions), and the released models', which hold weights alone.
+"""
+
+import dataclasses
+import os
+import pickle
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmnas.config import Config
+from mmnas.errors import CheckpointError, ConfigError
+from mmnas.files import PathLike, replacing
+from mmnas.genotype import Genotype
+from mmnas.models.published import from_published
+
+FORMAT = "mmnas checkpoint 1"
+_FILE = re.compile(r"epoch(\d+)(?:_step(\d+))?\.pkl")
+
+
+@dataclass
+class Checkpoint:
+    """One moment of a run. Random streams need no state: they follow from seed, rank and step."""
+
+    config: dict[str, Any]
+    genotype: dict[str, Any]
+    vocabularies: dict[str, list[str]]
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    epoch: int = 0
+    """Whole epochs behind."""
+    step: int = 0
+    """Optimiser steps behind in the epoch that is under way."""
+    steps_per_epoch: int = 0
+    processes: int = 1
+    loss_sum: float = 0.0
+    """Sum of the losses of the epoch that is under way."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """Per whole epoch: mean loss and, where val was scored, its figures."""
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class PublishedWeights:
+    """A released checkpoint: weights under their published names, and nothing else that is of use."""
+
+    state: dict[str, Tensor]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    from mmnas import __version__
+
+    return {
+        "mmnas": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; whatever goes wrong, an older file of that name and all others survive."""
+    values = {
+        "format": FORMAT,
+        **{entry.name: getattr(checkpoint, entry.name) for entry in dataclasses.fields(checkpoint)},
+    }
+    try:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            torch.save(values, file)
+    except (OSError, RuntimeError) as exception:
+        reason = getattr(exception, "strerror", None) or str(exception).splitlines()[0]
+        raise CheckpointError(
+            f"checkpoint {path} could not be saved ({reason}); earlier checkpoints are intact: "
+            "free some space and go on with --RESUME"
+        ) from None
+
+
+def load_checkpoint(path: PathLike) -> Checkpoint | PublishedWeights:
+    """Read either form onto the CPU. Raises `CheckpointError` when it is missing, damaged, or neither."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint not found: {path}")
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} is no checkpoint of plain types, or damaged; nothing in it was run"
+        ) from None
+    except Exception as exception:  # torch raises many kinds for damaged bytes
+        raise CheckpointError(f"{path} is damaged or truncated ({type(exception).__name__}); use another") from None
+    if isinstance(values, Mapping) and values.get("format") == FORMAT:
+        return _own(path, values)
+    if isinstance(values, Mapping) and isinstance(values.get("state_dict"), Mapping):
+        return PublishedWeights(dict(values["state_dict"]))
+    raise CheckpointError(f"{path} is neither a checkpoint of this project nor of the released models")
+
+
+def _own(path: Path, values: Mapping[str, Any]) -> Checkpoint:
+    names = {entry.name for entry in dataclasses.fields(Checkpoint)}
+    if set(values) != names | {"format"}:
+        raise CheckpointError(f"{path} lacks or has unknown entries: {sorted(set(values) ^ names - {'format'})}")
+    return Checkpoint(**{name: values[name] for name in names})
+
+
+def settings_of(path: PathLike, checkpoint: Checkpoint) -> tuple[Config, Genotype]:
+    """Return the configuration and genotype that a checkpoint was trained with."""
+    try:
+        return Config.from_dict(checkpoint.config), Genotype.from_dict(checkpoint.genotype)
+    except ConfigError as exception:
+        raise CheckpointError(f"{path}: {exception}") from None
+
+
+def load_weights(model: nn.Module, source: Checkpoint | PublishedWeights, path: PathLike) -> None:
+    """Copy a checkpoint's weights into `model`. Raises `CheckpointError` naming what does not fit."""
+    if isinstance(source, PublishedWeights):
+        state = from_published(source.state, getattr(model, "relation", None) is not None)
+    else:
+        state = source.model
+    _check_fit(state, {name: tuple(value.shape) for name, value in model.state_dict().items()}, path)
+    model.load_state_dict(state)
+
+
+def _check_fit(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: PathLike) -> None:
+    for name, shape in shapes.items():
+        if name in state and isinstance(state[name], Tensor) and tuple(state[name].shape) != shape:
+            raise CheckpointError(_misfit(name, tuple(state[name].shape), shape, path))
+    missing = [name for name in shapes if not isinstance(state.get(name), Tensor)]
+    foreign = [name for name in state if name not in shapes]
+    if missing or foreign:
+        examples = f"lacks {missing[0]}" if missing else f"has {foreign[0]}"
+        raise CheckpointError(
+            f"{path} does not fit this network: it {examples} ({len(missing)} missing, {len(foreign)} foreign "
+            "parameters); is it of another task, or another --GENO_PATH?"
+        )
+
+
+def _misfit(name: str, found: tuple[int, ...], wanted: tuple[int, ...], path: PathLike) -> str:
+    if name.endswith("embedding.weight") and found[1:] == wanted[1:]:
+        return (
+            f"{path} was trained with {found[0]} words, the data gives {wanted[0]}: "
+            "put the question files of all splits that it was trained with under --DATA_PATH"
+        )
+    if name.startswith("head.classifier") and found[1:] == wanted[1:]:
+        return (
+            f"{path} was trained with {found[0]} answers, the data gives {wanted[0]}: "
+            "put the annotation files that it was trained with under --DATA_PATH"
+        )
+    return f"{path} does not fit: {name} is {found}, the network's {wanted}; is it of another --MODEL size?"
+
+
+def checkpoint_name(epoch: int, step: int) -> str:
+    """Return the file name of a moment: `epoch3.pkl`, or `epoch3_step120.pkl` within the fourth."""
+    return f"epoch{epoch}_step{step}.pkl" if step else f"epoch{epoch}.pkl"
+
+
+def checkpoints_in(folder: PathLike) -> list[Path]:
+    """Return the checkpoints of a run, oldest first."""
+    found = {}
+    for path in Path(folder).glob("epoch*.pkl"):
+        match = _FILE.fullmatch(path.name)
+        if match:
+            found[int(match[1]), int(match[2] or 0)] = path
+    return [found[moment] for moment in sorted(found)]
+
+
+def best_epoch(history: list[dict[str, Any]], headline: str) -> int | None:
+    """Return the number of whole epochs after which `headline` was highest, the first such; or None."""
+    scored = [(entry["metrics"][headline], -entry["epoch"]) for entry in history if headline in entry["metrics"]]
+    return -max(scored)[1] if scored else None
+
+
+def prune(folder: PathLike, best: int | None) -> None:
+    """Remove all checkpoints of a run but the newest two and the best."""
+    for path in checkpoints_in(folder)[:-2]:
+        if path.name != checkpoint_name(best or -1, 0):
+            os.remove(path)

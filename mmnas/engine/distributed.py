@@ -1,0 +1,161 @@
+"""Processes and devices: one process per device, or the group that torchrun has started.
+
+One device needs no process group. Objects and flags travel over a gloo group on the CPU, so that nothing
+waits for a GPU.
+"""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from mmnas.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among those of the run; `control` is None for a single process."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+    control: dist.ProcessGroup | None = None
+
+    def gather(self, rows: list[Any]) -> list[Any]:
+        """Return the rows of all processes, those of rank 0 first."""
+        if self.control is None:
+            return rows
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, rows, group=self.control)
+        return [row for part in parts for row in part]
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process gives a true flag; all of them must ask."""
+        if self.control is None:
+            return flag
+        votes = torch.tensor([int(flag)])
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self.control)
+        return bool(votes.item())
+
+    def from_first(self, value: Any) -> Any:
+        """Return the value that rank 0 gives."""
+        if self.control is None:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self.control)
+        return values[0]
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        self.any(False)
+
+
+def parse_devices(text: str | None) -> list[torch.device]:
+    """Read `--GPU`: ids such as "0, 1", or "cpu"; None takes the first GPU, else the CPU.
+
+    "cpu, cpu" starts two processes on the CPU. Raises `ConfigError` for an id that does not exist.
+    """
+    count = torch.cuda.device_count()
+    if text is None:
+        return [torch.device("cuda", 0) if count else torch.device("cpu")]
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    if not names or ("cpu" in names and set(names) != {"cpu"}):
+        raise ConfigError(f"--GPU='{text}' is neither GPU ids such as '0, 1' nor 'cpu'")
+    for position, name in enumerate(names):
+        if name != "cpu" and (not name.isdecimal() or int(name) >= count or name in names[:position]):
+            there = f"this machine has {', '.join(map(str, range(count)))}" if count else "this machine has none"
+            raise ConfigError(f"--GPU='{text}': no GPU '{name}' to use; {there}; --GPU=cpu runs without")
+    return [torch.device("cpu") if name == "cpu" else torch.device("cuda", int(name)) for name in names]
+
+
+def launch(main: Callable[..., int], devices: str | None, *arguments: Any) -> int:
+    """Call `main(group, *arguments)` in every process of the run and return its exit code.
+
+    Under torchrun this process joins the given group; otherwise one process per device is started when
+    there is more than one.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE"} <= set(os.environ):
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        everywhere = ",".join(map(str, range(torch.cuda.device_count()))) or "cpu"
+        own = parse_devices(devices or everywhere)
+        if own[0].type == "cuda" and local >= len(own):
+            raise ConfigError(f"torchrun started more processes than GPUs; use --nproc_per_node={len(own)}")
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        return _join(local, rank, size, own[local % len(own)], main, arguments)
+    own = parse_devices(devices)
+    if len(own) == 1:
+        _use(own[0])
+        return main(Group(device=own[0]), *arguments)
+    return _spawn(own, main, arguments)
+
+
+def _spawn(devices: list[torch.device], main: Callable[..., int], arguments: tuple) -> int:
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", str(_free_port()))
+    context = mp.spawn(_child, (devices, main, arguments), nprocs=len(devices), join=False)
+    with _PassingSignals(context.pids()):
+        try:
+            while not context.join():
+                pass
+        except mp.ProcessExitedException as exception:
+            if exception.exit_code <= 0:
+                sys.stderr.write(f"error: process {exception.error_index} died: {exception}\n")
+            return exception.exit_code if exception.exit_code > 0 else 1
+    return 0
+
+
+class _PassingSignals:
+    """Within it, SIGINT and SIGTERM go to the children, which save and stop; this process waits."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self.pids = pids
+
+    def __enter__(self) -> None:
+        self.previous = {number: signal.signal(number, self._pass) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def _pass(self, number: int, _: object) -> None:
+        if number == signal.SIGTERM:  # a terminal sends Ctrl-C to every process by itself
+            for pid in self.pids:
+                os.kill(pid, number)
+
+
+def _child(local: int, devices: list[torch.device], main: Callable[..., int], arguments: tuple) -> None:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // len(devices)))
+    code = _join(local, local, len(devices), devices[local], main, arguments)
+    if code:
+        sys.exit(code)
+
+
+def _join(
+    local: int, rank: int, size: int, device: torch.device, main: Callable[..., int], arguments: tuple
+) -> int:
+    _use(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, rank=rank, world_size=size, init_method="env://")
+    try:
+        control = dist.new_group(backend="gloo")
+        return main(Group(rank, size, device, control), *arguments)
+    finally:
+        dist.destroy_process_group()
+
+
+def _use(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

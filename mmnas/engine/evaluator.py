@@ -1,0 +1,40 @@
+"""Scoring a split: every sample exactly once, over however many processes there are."""
+
+import logging
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mmnas.data.batching import EvaluationSampler
+from mmnas.engine.distributed import Group
+from mmnas.engine.loading import BatchLoader
+from mmnas.engine.logging import progress
+from mmnas.tasks.base import Result, Task
+
+log = logging.getLogger(__name__)
+
+
+class Evaluator:
+    """Holds a split's data; `run` scores a network on it as often as asked."""
+
+    def __init__(self, task: Task, split: str, group: Group) -> None:
+        self.task, self.split, self.group = task, split, group
+        training = task.config.training
+        dataset = task.evaluation_set(split)
+        sampler = EvaluationSampler(len(dataset), training.eval_batch_size, group.rank, group.size)
+        self.loader = BatchLoader(dataset, sampler, training.workers, group.device)
+        self.samples = len(dataset)
+
+    def run(self, network: nn.Module) -> Result:
+        """Score `network`; all processes get the same result."""
+        if isinstance(network, DistributedDataParallel):
+            network = network.module  # processes run different numbers of batches
+        precision = self.task.config.training.precision
+        network.eval()
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.group.device.type, torch.bfloat16, enabled=precision == "bf16"),
+        ):
+            batches = progress(self.loader, self.split, self.group.rank, leave=False)
+            return self.task.evaluate(network, batches, self.split, self.group.gather)

@@ -1,0 +1,62 @@
+"""What a run says: to the terminal, to its log file, to TensorBoard. Rank 0 speaks for all."""
+
+import logging
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+def start_logging(rank: int, file: Path | None = None) -> None:
+    """Send this package's log to the terminal and, appended, to `file`; other ranks only report errors."""
+    logger = logging.getLogger("mmnas")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    logger.propagate = False
+    terminal = _Terminal()
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(terminal)
+    if rank == 0 and file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(file, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+
+
+class _Terminal(logging.Handler):
+    """Writes through tqdm, so that a line never breaks a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def progress(items: Iterable[Any] | None, title: str, rank: int, **options: Any) -> tqdm:
+    """Return a progress bar with rate and time left; silent on other ranks, rare where no one watches."""
+    interval = 0.2 if sys.stderr.isatty() else 30.0
+    return tqdm(items, desc=title, disable=rank != 0, mininterval=interval, dynamic_ncols=True, **options)
+
+
+class Scalars:
+    """TensorBoard events of one run; writes nothing on other ranks."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self._writer = None
+        if rank == 0:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, needed by training only
+
+            self._writer = SummaryWriter(str(folder))
+
+    def add(self, values: dict[str, float], step: int) -> None:
+        """Write each value under its name at the optimiser step."""
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush the events to disk."""
+        if self._writer is not None:
+            self._writer.close()

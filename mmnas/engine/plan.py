@@ -1,0 +1,180 @@
+"""What a command line asks for, settled before anything heavy starts.
+
+A run's settings come from the YAML and the flags, or from a checkpoint. Evaluation and resuming take
+model, genotype and vocabularies from the checkpoint; a flag that says otherwise is an error.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmnas.config import Config
+from mmnas.configs import load_config, read_overrides
+from mmnas.engine.checkpoint import (
+    Checkpoint,
+    PublishedWeights,
+    checkpoints_in,
+    load_checkpoint,
+    settings_of,
+)
+from mmnas.errors import CheckpointError, ConfigError
+from mmnas.genotype import Genotype, read_genotype
+from mmnas.tasks.base import Task
+
+# What may differ from the checkpoint without changing what it computes.
+FREE_KEYS = ("paths.", "training.workers", "training.eval_batch_size", "training.compile")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The flags as given; None stands for a flag that was left out."""
+
+    run: str
+    size: str | None = None
+    split: str | None = None
+    version: str | None = None
+    geno_path: str | None = None
+    geno_epoch: int | None = None
+    checkpoint: str | None = None
+    resume: bool = False
+    keep_all: bool = False
+    devices: str | None = None
+    file: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Configuration keys that flags set, such as `training.seed`."""
+    flags: Mapping[str, str] = field(default_factory=dict)
+    """The flag that set a key, for messages."""
+    default_version: str = ""
+    """The name of a new run that was given none."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run needs to know."""
+
+    run: str
+    config: Config
+    genotype: Genotype
+    checkpoint: Checkpoint | PublishedWeights | None = None
+    checkpoint_path: Path | None = None
+    resume: bool = False
+    keep_all: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's checkpoints lie."""
+        return run_folder(self.config.paths.logs, self.config.version)
+
+
+def run_folder(logs: str, version: str) -> Path:
+    """Return the folder of a version's checkpoints."""
+    return Path(logs) / "ckpts" / f"ckpt_{version}"
+
+
+def make_plan(task: type[Task], request: Request) -> Plan:
+    """Settle a request. Raises `ConfigError` or `CheckpointError`, before anything is written."""
+    path = _checkpoint_path(request)
+    source = None if path is None else load_checkpoint(path)
+    if isinstance(source, Checkpoint):
+        config, genotype = _from_checkpoint(task, request, source, path)
+    else:
+        if source is not None and request.resume:
+            raise CheckpointError(
+                f"{path} holds released weights, nothing to resume: leave out --RESUME to fine-tune"
+            )
+        config, genotype = _from_flags(task, request, path)
+    plan = Plan(request.run, config, genotype, source, path, request.resume, request.keep_all)
+    if request.run == "train" and not request.resume and checkpoints_in(plan.folder):
+        raise ConfigError(
+            f"{plan.folder} holds checkpoints of an earlier run: go on with --RESUME, or choose another --VERSION"
+        )
+    return plan
+
+
+def _checkpoint_path(request: Request) -> Path | None:
+    """Return the checkpoint a request means: --CKPT_PATH, else the newest of its version."""
+    if request.checkpoint is not None:
+        return Path(request.checkpoint)
+    if request.run == "train" and not request.resume:
+        return None
+    if request.version is None:
+        raise ConfigError(f"--RUN={request.run} needs a trained model: name its --VERSION or its --CKPT_PATH")
+    logs = request.overrides.get("paths.logs", "./logs")
+    folder = run_folder(logs, request.version)
+    found = checkpoints_in(folder)
+    if not found:
+        raise CheckpointError(
+            f"no checkpoint in {folder}: train --VERSION={request.version} first, or give --CKPT_PATH"
+        )
+    return found[-1]
+
+
+def _from_flags(task: type[Task], request: Request, checkpoint: Path | None) -> tuple[Config, Genotype]:
+    fallback = request.default_version if checkpoint is None or request.run == "train" else checkpoint.stem
+    config = load_config(
+        task.name,
+        request.size or "small",
+        split=request.split or task.splits[0],
+        version=request.version or fallback,
+        overrides=request.overrides,
+        file=request.file,
+    )
+    path = request.geno_path or f"./logs/ckpts/arch/train_{task.name}.json"
+    return config, read_genotype(path, request.geno_epoch)
+
+
+def _from_checkpoint(
+    task: type[Task], request: Request, checkpoint: Checkpoint, path: Path
+) -> tuple[Config, Genotype]:
+    trained, genotype = settings_of(path, checkpoint)
+    if trained.task != task.name:
+        raise CheckpointError(f"{path} is of the task {trained.task}: use train_{trained.task}.py")
+    _check_genotype(request, genotype, path)
+    overrides = {**read_overrides(request.file), **request.overrides}
+    fixed = ("model", "data") if request.run == "train" and not request.resume else ("model", "data", "training")
+    free = FREE_KEYS + (("training.epochs",) if request.resume else ())
+    for key, value in overrides.items():
+        part, name = key.split(".")
+        held = getattr(getattr(trained, part), name, None)
+        if part in fixed and not key.startswith(free) and value != held:
+            _contradiction(request.flags.get(key, f"--CFG {key}"), value, held, path)
+    if request.size not in (None, trained.size):
+        _contradiction("--MODEL", request.size, trained.size, path)
+    if "training" in fixed and request.split not in (None, trained.split):
+        _contradiction("--SPLIT", request.split, trained.split, path)
+    return _overlaid(task, request, trained, overrides), genotype
+
+
+def _overlaid(task: type[Task], request: Request, trained: Config, overrides: Mapping[str, Any]) -> Config:
+    """Lay the flags that may differ over a checkpoint's configuration."""
+    if request.run == "train" and not request.resume:  # fine-tuning: its model and data, today's training
+        fresh = load_config(
+            task.name,
+            trained.size,
+            split=request.split or task.splits[0],
+            version=request.version or request.default_version,
+            overrides=request.overrides,
+            file=request.file,
+        )
+        return dataclasses.replace(fresh, model=trained.model, data=trained.data)
+    values = trained.to_dict()
+    for key, value in overrides.items():
+        part, name = key.split(".")
+        values[part][name] = value
+    values["version"] = request.version or trained.version
+    return Config.from_dict(values)
+
+
+def _check_genotype(request: Request, genotype: Genotype, path: Path) -> None:
+    if request.geno_path is not None and read_genotype(request.geno_path, request.geno_epoch) != genotype:
+        raise CheckpointError(
+            f"--GENO_PATH={request.geno_path} contradicts {path}, which holds its own genotype: leave the flag out"
+        )
+
+
+def _contradiction(flag: str, given: Any, held: Any, path: Path) -> None:
+    raise CheckpointError(
+        f"{flag}={given} contradicts {path}, which was trained with {held}: leave the flag out, or train anew"
+    )

@@ -1,0 +1,102 @@
+"""The table of flags that the three scripts share."""
+
+from dataclasses import dataclass
+
+from mmnas.config import SIZES
+from mmnas.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag. `target` is a field of `Request`, or a dotted configuration key that it overrides."""
+
+    name: str
+    target: str
+    group: str
+    help: str
+    default: str
+    kind: type = str
+    choices: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+def flags_of(task: type[Task]) -> list[Flag]:
+    """Return the flags of a task's script, in the order in which --help shows them."""
+    what, data, learn, machine = "what to do", "data", "training", "machine"
+    return [
+        Flag(
+            "--RUN",
+            "run",
+            what,
+            "train, or score a split and write its result",
+            "required",
+            choices=("train", "val", "test"),
+        ),
+        Flag("--VERSION", "version", what, "name of the run; its files carry it", "task, size and time"),
+        Flag(
+            "--RESUME",
+            "resume",
+            what,
+            "go on with the newest checkpoint of --VERSION, or with --CKPT_PATH",
+            "off",
+            bool,
+        ),
+        Flag(
+            "--CKPT_PATH",
+            "checkpoint",
+            what,
+            "checkpoint to score, fine-tune or resume; released ones too",
+            "newest of --VERSION",
+        ),
+        Flag("--KEEP_ALL", "keep_all", what, "keep every epoch's checkpoint", "newest two and best", bool),
+        Flag("--MODEL", "size", "model", "size of the network", "small", choices=SIZES),
+        Flag(
+            "--GENO_PATH",
+            "geno_path",
+            "model",
+            "genotype file",
+            f"./logs/ckpts/arch/train_{task.name}.json",
+            aliases=("--ARCH_PATH",),
+        ),
+        Flag(
+            "--GENO_EPOCH",
+            "geno_epoch",
+            "model",
+            "which entry of the genotype file",
+            "the last",
+            int,
+            aliases=("--ARCH_EPOCH",),
+        ),
+        Flag("--SPLIT", "split", data, "what to train on", task.splits[0], choices=task.splits),
+        Flag("--DATA_PATH", "paths.data", data, "root of the data", "./data"),
+        Flag("--FEAT_PATH", "paths.features", data, "root of the region features", "below --DATA_PATH"),
+        Flag(
+            "--WORD_VECTORS",
+            "paths.word_vectors",
+            data,
+            "spaCy vectors (package or directory) or GloVe file",
+            "en_vectors_web_lg",
+        ),
+        Flag("--BS", "training.batch_size", learn, "samples per step and process", "64", int),
+        Flag("--ACCU", "training.accumulate", learn, "parts that a batch is computed in", "1", int),
+        Flag("--MAX_EPOCH", "training.epochs", learn, "epochs to train", "as the YAML says", int),
+        Flag("--SEED", "training.seed", learn, "start of all random streams", "0", int),
+        Flag("--CFG", "file", learn, "YAML file laid over the shipped one", "none"),
+        Flag(
+            "--GPU",
+            "devices",
+            machine,
+            "GPU ids such as '0, 1', one process each; 'cpu' uses none",
+            "the first GPU, else the CPU",
+        ),
+        Flag("--NW", "training.workers", machine, "loader processes per process", "as the YAML says", int),
+        Flag(
+            "--PRECISION",
+            "training.precision",
+            machine,
+            "number format of the forward pass",
+            "fp32",
+            choices=("fp32", "bf16"),
+        ),
+        Flag("--COMPILE", "training.compile", machine, "compile the network by torch.compile", "off", bool),
+    ]

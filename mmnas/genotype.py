@@ -1,0 +1,144 @@
+"""The genotype: which operations stand in which block (paper section 3.1), and the names they go by.
+
+A genotype file is JSON, `{"epoch<N>": {"enc": [[name, ...], ...], "dec": [...]}}`. A search writes one
+entry per epoch, a published architecture has only `epoch0`. The operations of a row add up.
+No torch here: `models/operations.py` builds a module for each `OperationSpec`.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from mmnas.errors import ConfigError
+from mmnas.files import PathLike, read_json, write_json
+
+
+@dataclass(frozen=True)
+class OperationSpec:
+    """What a name stands for.
+
+    `family` picks the module class. `size` is the head width of attentions, the kernel of convolutions,
+    the expansion of feed-forwards, the depth of gated linear units. `inner_scale` widens an attention's
+    inner width to that multiple of H. `reads` names the input beside x that the operation needs.
+    """
+
+    family: str
+    size: int = 0
+    inner_scale: int = 1
+    reads: str = ""  # "", "relation" (region geometry) or "memory" (the encoder's output)
+
+
+def _attentions(prefix: str, widths: Iterable[int], reads: str) -> dict[str, OperationSpec]:
+    return {f"{prefix}_{width}": OperationSpec(prefix, width, reads=reads) for width in widths}
+
+
+OPERATIONS: dict[str, OperationSpec] = {
+    "none": OperationSpec("none"),
+    "skip_connect": OperationSpec("skip_connect"),
+    "gelu": OperationSpec("gelu"),
+    **_attentions("self_att", (16, 32, 64, 128, 256), reads=""),
+    "self_att_64_2": OperationSpec("self_att", 64, inner_scale=2),
+    **_attentions("rel_self_att", (16, 32, 64, 128, 256), reads="relation"),
+    "rel_self_att_64_2": OperationSpec("rel_self_att", 64, inner_scale=2, reads="relation"),
+    **_attentions("guided_att", (16, 32, 64, 128, 256), reads="memory"),
+    "guided_att_64_2": OperationSpec("guided_att", 64, inner_scale=2, reads="memory"),
+    **_attentions("uniimg_att", (32, 64, 128), reads="memory"),
+    **{f"sep_conv_{kernel}": OperationSpec("sep_conv", kernel) for kernel in (3, 5, 7, 11)},
+    **{f"std_conv_{kernel}": OperationSpec("std_conv", kernel) for kernel in (3, 5, 7, 11)},
+    "feed_forward": OperationSpec("feed_forward", 4),
+    **{f"feed_forward_{times}": OperationSpec("feed_forward", times) for times in (2, 8, 16, 32)},
+    "feed_forward_deep": OperationSpec("feed_forward_deep", 2),
+    **{f"gated_linear_{depth}": OperationSpec("gated_linear", depth) for depth in (1, 2)},
+}
+
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """The operations of every encoder and decoder block; checked when made, raises `ConfigError`."""
+
+    encoder: tuple[Row, ...]
+    decoder: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        for stream, rows in (("enc", self.encoder), ("dec", self.decoder)):
+            if not rows:
+                raise ConfigError(f"genotype has no {stream} blocks")
+            for block, row in enumerate(rows):
+                _check_row(row, stream, block)
+
+    @property
+    def uses_relation(self) -> bool:
+        """Whether any block reads the relation features."""
+        return any(OPERATIONS[name].reads == "relation" for row in self.decoder for name in row)
+
+    def to_dict(self) -> dict[str, list[list[str]]]:
+        """Return the JSON form of one entry."""
+        return {"enc": [list(row) for row in self.encoder], "dec": [list(row) for row in self.decoder]}
+
+    @classmethod
+    def from_dict(cls, entry: Any) -> "Genotype":
+        """Read the JSON form of one entry, `{"enc": [[name, ...], ...], "dec": [...]}`."""
+        if not isinstance(entry, dict) or set(entry) != {"enc", "dec"}:
+            raise ConfigError('a genotype entry must be {"enc": [[operation, ...], ...], "dec": [...]}')
+        return cls(_rows(entry["enc"], "enc"), _rows(entry["dec"], "dec"))
+
+
+def _rows(value: Any, stream: str) -> tuple[Row, ...]:
+    if not isinstance(value, list):
+        raise ConfigError(f"genotype {stream} must be a list of blocks")
+    for block, row in enumerate(value):
+        if not isinstance(row, list) or not all(isinstance(name, str) for name in row):
+            raise ConfigError(f"genotype {stream}, block {block}: must be a list of operation names")
+    return tuple(tuple(row) for row in value)
+
+
+def _check_row(row: Row, stream: str, block: int) -> None:
+    place = f"genotype {stream}, block {block}"
+    if not row:
+        raise ConfigError(f"{place}: no operation; use 'skip_connect' for a block that does nothing")
+    for name in row:
+        spec = OPERATIONS.get(name)
+        if spec is None:
+            raise ConfigError(f"{place}: unknown operation '{name}'; valid ones: {', '.join(OPERATIONS)}")
+        if stream == "enc" and spec.reads:
+            raise ConfigError(
+                f"{place}: '{name}' reads the {spec.reads}, which only decoder blocks have; "
+                "use a self_att, feed_forward, conv or gated_linear operation in the encoder"
+            )
+
+
+def read_genotypes(path: PathLike) -> dict[int, Genotype]:
+    """Return all entries of a genotype file by epoch, ascending. Raises `ConfigError` naming the file."""
+    entries = read_json(path, "genotype file", ConfigError)
+    if not isinstance(entries, dict) or not entries:
+        raise ConfigError(f'{path}: a genotype file must be {{"epoch0": {{"enc": ..., "dec": ...}}}}')
+    genotypes = {}
+    for key, entry in entries.items():
+        match = re.fullmatch(r"epoch(\d{1,9})", key)
+        if match is None:
+            raise ConfigError(f"{path}: key '{key[:40]}' is not of the form epoch<N>")
+        try:
+            genotypes[int(match[1])] = Genotype.from_dict(entry)
+        except ConfigError as exception:
+            raise ConfigError(f"{path}, {key}: {exception}") from None
+    return dict(sorted(genotypes.items()))
+
+
+def read_genotype(path: PathLike, epoch: int | None = None) -> Genotype:
+    """Return the entry of `epoch`, or of the last epoch when None."""
+    genotypes = read_genotypes(path)
+    if epoch is None:
+        epoch = max(genotypes)
+    if epoch not in genotypes:
+        raise ConfigError(
+            f"{path} has no epoch{epoch}; --GENO_EPOCH may be one of {', '.join(map(str, genotypes))}"
+        )
+    return genotypes[epoch]
+
+
+def write_genotypes(path: PathLike, genotypes: dict[int, Genotype]) -> None:
+    """Write all entries to `path`, atomically."""
+    write_json(path, {f"epoch{epoch}": genotype.to_dict() for epoch, genotype in genotypes.items()}, indent=2)

@@ -1,0 +1,138 @@
+"""VQA accuracy, overall and per answer type and question type, in the two forms in use.
+
+An answer scores the mean, over the leave-one-out sets of the annotators' answers, of min(matches / 3, 1)
+(Antol et al., "VQA: Visual Question Answering", ICCV 2015). All figures are percent, unrounded.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from mmnas.errors import ConfigError, DataError
+from mmnas.text.answers import normalise_for_metric, normalise_punctuation, trim
+
+#: "official" is today's evaluation server; "published" is the code of the paper, of MCAN and of OpenVQA.
+FORMS = ("official", "published")
+
+
+class Annotated(Protocol):
+    """What an annotation must offer; `mmnas.data.vqa_json.Annotation` does."""
+
+    @property
+    def question_id(self) -> int:
+        """The question that was annotated."""
+
+    @property
+    def question_type(self) -> str:
+        """The question's first words, such as "how many"."""
+
+    @property
+    def answer_type(self) -> str:
+        """One of "yes/no", "number" and "other"."""
+
+    @property
+    def multiple_choice_answer(self) -> str:
+        """The annotators' most frequent answer; only the prior reads it."""
+
+    @property
+    def answers(self) -> Sequence[str]:
+        """The annotators' answers, ten in VQA v2."""
+
+
+def vqa_accuracy(
+    predictions: Mapping[int, str], annotations: Iterable[Annotated], form: str = "official"
+) -> dict[str, Any]:
+    """Score `predictions` (question id -> answer) in one of `FORMS`.
+
+    Returns percents: `overall`, and the dicts `answer_type`, `question_type` (by name) and `question` (by
+    id). Raises DataError unless exactly the annotated questions are predicted.
+    """
+    if form not in FORMS:
+        raise ConfigError(f"unknown form of VQA accuracy {form!r}: choose one of {', '.join(FORMS)}")
+    annotations = list(annotations)
+    _check_questions(predictions, annotations)
+    compared = _official if form == "official" else _published
+    question, answer_type, question_type = {}, defaultdict(list), defaultdict(list)
+    for annotation in annotations:
+        score = _score(*compared(predictions[annotation.question_id], annotation.answers))
+        question[annotation.question_id] = score
+        answer_type[annotation.answer_type].append(score)
+        question_type[annotation.question_type].append(score)
+    return {
+        "overall": _mean(question.values()),
+        "answer_type": {name: _mean(scores) for name, scores in answer_type.items()},
+        "question_type": {name: _mean(scores) for name, scores in question_type.items()},
+        "question": question,
+    }
+
+
+def prior_accuracy(
+    train_annotations: Iterable[Annotated], annotations: Iterable[Annotated], form: str = "official"
+) -> dict[str, Any]:
+    """Score the baseline that looks at neither image nor words: each question type's usual answer.
+
+    The most frequent `multiple_choice_answer` of the type in `train_annotations` (the first seen among
+    equals), or of all of them for a type not seen there. Returns what `vqa_accuracy` returns.
+    """
+    overall, by_type = Counter(), defaultdict(Counter)
+    for annotation in train_annotations:
+        overall[annotation.multiple_choice_answer] += 1
+        by_type[annotation.question_type][annotation.multiple_choice_answer] += 1
+    if not overall:
+        raise DataError("no training annotations to take the usual answers from: give those of a split")
+    usual = {question_type: _most_frequent(counts) for question_type, counts in by_type.items()}
+    fallback = _most_frequent(overall)
+    annotations = list(annotations)
+    predictions = {a.question_id: usual.get(a.question_type, fallback) for a in annotations}
+    return vqa_accuracy(predictions, annotations, form)
+
+
+def _most_frequent(counts: Counter[str]) -> str:
+    """The first seen among equals."""
+    return max(counts, key=counts.__getitem__)
+
+
+def _official(prediction: str, answers: Sequence[str]) -> tuple[str, list[str]]:
+    """What the evaluation server compares: after one unanimous answer nothing is normalised."""
+    prediction, answers = trim(prediction), [trim(answer) for answer in answers]
+    if len(set(answers)) == 1:
+        return prediction, answers
+    return normalise_for_metric(prediction), [normalise_for_metric(answer) for answer in answers]
+
+
+def _published(prediction: str, answers: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """What the published code compares: "a dog" as prediction never matches the annotators' "a dog"."""
+    if len(set(answers)) > 1:
+        answers = [normalise_punctuation(answer) for answer in answers]
+    return normalise_for_metric(prediction), answers
+
+
+def _score(prediction: str, answers: Sequence[str]) -> float:
+    """Percent; leaving out one of the `matches` answers that agree leaves one match fewer."""
+    total, matches = len(answers), answers.count(prediction)
+    thirds = matches * min(matches - 1, 3) + (total - matches) * min(matches, 3)
+    return 100 * thirds / (3 * total)
+
+
+def _mean(scores: Iterable[float]) -> float:
+    scores = list(scores)
+    return sum(scores) / len(scores)
+
+
+def _check_questions(predictions: Mapping[int, str], annotations: Sequence[Annotated]) -> None:
+    """Raise DataError unless `predictions` and `annotations` are of the same, non-empty, set of questions."""
+    annotated = {annotation.question_id for annotation in annotations}
+    if not annotated:
+        raise DataError("no annotations to score against: give those of the split that was predicted")
+    missing = [a.question_id for a in annotations if a.question_id not in predictions]
+    if missing:
+        raise DataError(
+            f"no prediction for question {missing[0]} ({len(missing)} of {len(annotated)} questions lack "
+            "one): predict every question of the split"
+        )
+    foreign = [question_id for question_id in predictions if question_id not in annotated]
+    if foreign:
+        raise DataError(
+            f"a prediction for question {foreign[0]}, which has no annotation ({len(foreign)} such of "
+            f"{len(predictions)}): score against the split that was predicted"
+        )

@@ -1,0 +1,112 @@
+"""The layers that operations and heads are made of (paper section 3.1).
+
+Letters: B batch, Q queries, K keys, H hidden size, I inner width of an attention, h heads, w head
+width, R relation size, G glimpses. Masks are bool and true where valid.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Large enough to vanish in a softmax, finite so that a row without any valid key stays finite.
+MASKED_LOGIT = -1e9
+# The relation term is a logarithm; its argument is kept from zero by this floor.
+RELATION_FLOOR = 1e-6
+
+
+def mask_to_bias(mask: Tensor) -> Tensor:
+    """Return float32 zeros where `mask` is true and `MASKED_LOGIT` elsewhere, of the same shape."""
+    return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, MASKED_LOGIT)
+
+
+class LayerNorm(nn.Module):
+    """The paper's layer norm, `gain * (x - mean) / (std + 1e-6) + shift`, with the unbiased std.
+
+    `torch.nn.LayerNorm` divides by the biased std. The fused kernel serves all the same: the ratio of
+    the two, sqrt((H - 1) / H), goes into the gain. An epsilon of 1e-12 under the root instead of 1e-6
+    outside of it changes a row of unit std by 1e-6.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(size))
+        self.shift = nn.Parameter(torch.zeros(size))
+        self.unbiased = math.sqrt((size - 1) / size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last axis."""
+        return F.layer_norm(x, self.gain.shape, self.gain * self.unbiased, self.shift, eps=1e-12)
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention of h = inner / head_width heads; no projection has a bias.
+
+    With `relation_size` given, every head adds `log(clamp(relu(Linear(relation)), 1e-6))` to its scaled
+    logits; that linear does have a bias.
+    """
+
+    def __init__(
+        self, *, hidden: int, inner: int, head_width: int, dropout: float, relation_size: int | None = None
+    ) -> None:
+        super().__init__()
+        if inner % head_width:
+            raise ValueError(f"inner width {inner} is no multiple of the head width {head_width}")
+        self.head_width = head_width
+        self.dropout = dropout
+        self.value = nn.Linear(hidden, inner, bias=False)
+        self.key = nn.Linear(hidden, inner, bias=False)
+        self.query = nn.Linear(hidden, inner, bias=False)
+        self.relation = nn.Linear(relation_size, inner // head_width) if relation_size else None
+        self.merge = nn.Linear(inner, hidden, bias=False)
+
+    def forward(self, x: Tensor, source: Tensor, source_mask: Tensor | None, relation: Tensor | None) -> Tensor:
+        """Let x (B, Q, H) attend to source (B, K, H); relation (B, Q, K, R). Returns (B, Q, H)."""
+        query = self._split(self.query(x))  # (B, h, Q, w)
+        key = self._split(self.key(source))  # (B, h, K, w)
+        value = self._split(self.value(source))
+        bias = None if source_mask is None else mask_to_bias(source_mask)[:, None, None]  # (B, 1, 1, K)
+        if self.relation is not None:
+            term = self.relation(relation).float().clamp(min=RELATION_FLOOR).log()  # relu, then the floor
+            bias = term.permute(0, 3, 1, 2) + (0 if bias is None else bias)  # (B, h, Q, K)
+        attended = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            None if bias is None else bias.to(query.dtype),
+            self.dropout if self.training else 0.0,
+        )
+        return self.merge(attended.transpose(1, 2).flatten(2))  # (B, h, Q, w) -> (B, Q, I) -> (B, Q, H)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # (B, K, I) -> (B, h, K, w)
+
+
+class MLP(nn.Module):
+    """Linear, ReLU, dropout, Linear."""
+
+    def __init__(self, *, size: int, inner: int, out: int, dropout: float) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(size, inner)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(inner, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the last axis from `size` to `out`."""
+        return self.output(self.dropout(F.relu(self.hidden(x))))
+
+
+class AttentionPooling(nn.Module):
+    """AttFlat: each glimpse is a softmax over the valid positions; the weighted sums are merged."""
+
+    def __init__(self, *, hidden: int, inner: int, glimpses: int, out: int, dropout: float) -> None:
+        super().__init__()
+        self.mlp = MLP(size=hidden, inner=inner, out=glimpses, dropout=dropout)
+        self.merge = nn.Linear(glimpses * hidden, out)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Pool x (B, K, H) under mask (B, K) to (B, out)."""
+        logits = self.mlp(x).float() + mask_to_bias(mask)[:, :, None]  # (B, K, G)
+        pooled = logits.softmax(dim=1).to(x.dtype).transpose(1, 2) @ x  # (B, G, K) @ (B, K, H) -> (B, G, H)
+        return self.merge(pooled.flatten(1))  # (B, G * H) -> (B, out)

@@ -1,0 +1,97 @@
+"""The whole network: stems, relation embedding, encoder-decoder, task head (paper figure 2).
+
+Letters: B batch, T tokens, N regions, D region feature size, H hidden size.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmnas.errors import ConfigError
+from mmnas.genotype import Genotype
+from mmnas.models.encoder_decoder import EncoderDecoder
+from mmnas.models.operations import build_blocks
+from mmnas.models.relation import RelationEmbedding
+from mmnas.models.stems import RegionStem, TokenStem
+
+
+class MMNasNet(nn.Module):
+    """From a batch to the output of the task's head.
+
+    The head is called with the encoded language (B, T, H), its mask, the decoded regions (B, N, H) and
+    theirs. Without `relation` no block may read relation features.
+    """
+
+    def __init__(
+        self,
+        *,
+        token_stem: TokenStem,
+        region_stem: RegionStem,
+        relation: RelationEmbedding | None,
+        backbone: EncoderDecoder,
+        head: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.token_stem = token_stem
+        self.region_stem = region_stem
+        self.relation = relation
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, batch: Mapping[str, Tensor]):
+        """Run a batch (the names and shapes of `tasks.base.Batch`) and return the head's output."""
+        token_mask, region_mask, boxes = batch["token_mask"], batch["region_mask"], batch["boxes"]
+        memory = self.backbone.encode(self.token_stem(batch["tokens"]), token_mask)  # (B, T, H)
+        regions = self.region_stem(batch["features"], boxes, batch["image_sizes"])  # (B, N, H)
+        relation = None if self.relation is None else self.relation(boxes, region_mask)
+        regions = self.backbone.decode(regions, region_mask, memory, token_mask, relation)
+        return self.head(memory, token_mask, regions, region_mask)
+
+
+def build_network(
+    *,
+    genotype: Genotype,
+    head: nn.Module,
+    vocabulary_size: int,
+    hidden_size: int,
+    head_scale: int,
+    feature_size: int,
+    word_size: int,
+    relation_size: int,
+    box_size: int,
+    dropout: float,
+    word_vectors: np.ndarray | None = None,
+) -> MMNasNet:
+    """Build the network of a genotype around a task's head.
+
+    `word_vectors` (vocabulary_size, word_size) initialise the embedding. Raises `ConfigError` when they do
+    not fit, or an operation does not fit the hidden size.
+    """
+    sizes = {
+        "hidden": hidden_size,
+        "dropout": dropout,
+        "relation_size": relation_size,
+        "head_scale": head_scale,
+    }
+    network = MMNasNet(
+        token_stem=TokenStem(vocabulary_size=vocabulary_size, word_size=word_size, hidden=hidden_size),
+        region_stem=RegionStem(feature_size=feature_size, hidden=hidden_size, box_size=box_size),
+        relation=RelationEmbedding(relation_size) if genotype.uses_relation else None,
+        backbone=EncoderDecoder(build_blocks(genotype.encoder, **sizes), build_blocks(genotype.decoder, **sizes)),
+        head=head,
+    )
+    if word_vectors is not None:
+        _initialise_embedding(network.token_stem.embedding, word_vectors)
+    return network
+
+
+def _initialise_embedding(embedding: nn.Embedding, vectors: np.ndarray) -> None:
+    if vectors.shape != tuple(embedding.weight.shape):
+        raise ConfigError(
+            f"word vectors are {vectors.shape}, the embedding is {tuple(embedding.weight.shape)}; "
+            "give vectors of the model's word size (model.word_size)"
+        )
+    with torch.no_grad():
+        embedding.weight.copy_(torch.from_numpy(vectors))

@@ -1,0 +1,232 @@
+"""The operations that blocks are made of (paper section 3.1.2) and further candidates for search.
+
+Every operation has one signature, `forward(x, x_mask, memory, memory_mask, relation)`, so that a plain
+operation, several in parallel and a mixed operation are interchangeable:
+
+    x (B, X, H)          the stream that the block works on
+    x_mask (B, X)        true where valid
+    memory (B, T, H)     the encoder's output; None in the encoder
+    memory_mask (B, T)   true where valid; None in the encoder
+    relation (B, X, X, R)  the relation embedding; None where the genotype does not use it
+
+Nearly all return `LayerNorm(x + Dropout(f(x)))`, (B, X, H).
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmnas.errors import ConfigError
+from mmnas.genotype import OPERATIONS, OperationSpec
+from mmnas.models.layers import MLP, LayerNorm, MultiHeadAttention
+
+OptionalTensor = Tensor | None
+
+
+class Operation(nn.Module):
+    """The one signature. Subclasses without parameters override `forward`."""
+
+    def forward(
+        self,
+        x: Tensor,
+        x_mask: Tensor,
+        memory: OptionalTensor = None,
+        memory_mask: OptionalTensor = None,
+        relation: OptionalTensor = None,
+    ) -> Tensor:
+        """Return (B, X, H)."""
+        raise NotImplementedError
+
+
+class Zero(Operation):
+    """`none`: nothing passes."""
+
+    def forward(self, x, x_mask, memory=None, memory_mask=None, relation=None):
+        """Return zeros that still stand in the graph."""
+        return x * 0.0
+
+
+class Identity(Operation):
+    """`skip_connect`."""
+
+    def forward(self, x, x_mask, memory=None, memory_mask=None, relation=None):
+        """Return x."""
+        return x
+
+
+class GELU(Operation):
+    """`gelu`: the activation alone."""
+
+    def forward(self, x, x_mask, memory=None, memory_mask=None, relation=None):
+        """Return gelu(x) in its tanh form, as published."""
+        return F.gelu(x, approximate="tanh")
+
+
+class Residual(Operation):
+    """`LayerNorm(x + Dropout(f(x)))`; subclasses give f as `transform`."""
+
+    def __init__(self, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.norm = LayerNorm(hidden)
+
+    def forward(self, x, x_mask, memory=None, memory_mask=None, relation=None):
+        """Return (B, X, H)."""
+        return self.norm(x + self.dropout(self.transform(x, x_mask, memory, memory_mask, relation)))
+
+    def transform(self, x, x_mask, memory, memory_mask, relation) -> Tensor:
+        """Compute f(x)."""
+        raise NotImplementedError
+
+
+class Attention(Residual):
+    """SA, RSA, GA and the attention over both streams differ only in what x attends to."""
+
+    def __init__(self, hidden, dropout, *, inner, head_width, relation_size=None) -> None:
+        super().__init__(hidden, dropout)
+        self.attention = MultiHeadAttention(
+            hidden=hidden, inner=inner, head_width=head_width, dropout=dropout, relation_size=relation_size
+        )
+
+
+class SelfAttention(Attention):
+    """SA, and RSA when built with a relation size: x attends to x."""
+
+    def transform(self, x, x_mask, memory, memory_mask, relation):
+        """Attend to the valid positions of x."""
+        return self.attention(x, x, x_mask, relation)
+
+
+class GuidedAttention(Attention):
+    """GA: x attends to the encoder's output."""
+
+    def transform(self, x, x_mask, memory, memory_mask, relation):
+        """Attend to the valid positions of the memory."""
+        return self.attention(x, memory, memory_mask, None)
+
+
+class UnifiedAttention(Attention):
+    """`uniimg_att`: x attends to x and the memory together, padding included, as published."""
+
+    def transform(self, x, x_mask, memory, memory_mask, relation):
+        """Attend to the concatenation (B, X + T, H)."""
+        return self.attention(x, torch.cat([x, memory], dim=1), None, None)
+
+
+class FeedForward(Residual):
+    """FFN: H -> size * H -> H."""
+
+    def __init__(self, hidden, dropout, *, expansion) -> None:
+        super().__init__(hidden, dropout)
+        self.mlp = MLP(size=hidden, inner=expansion * hidden, out=hidden, dropout=dropout)
+
+    def transform(self, x, x_mask, memory, memory_mask, relation):
+        """Apply the MLP at every position."""
+        return self.mlp(x)
+
+
+class DeepFeedForward(Residual):
+    """`feed_forward_deep`: H -> 2H -> 2H -> H."""
+
+    def __init__(self, hidden, dropout) -> None:
+        super().__init__(hidden, dropout)
+        self.first = nn.Linear(hidden, 2 * hidden)
+        self.mlp = MLP(size=2 * hidden, inner=2 * hidden, out=hidden, dropout=dropout)
+
+    def transform(self, x, x_mask, memory, memory_mask, relation):
+        """Apply the three linears at every position."""
+        return self.mlp(self.dropout(F.relu(self.first(x))))
+
+
+class GatedLinear(Residual):
+    """`gated_linear_<depth>`: GLUs whose widths halve down to H."""
+
+    def __init__(self, hidden, dropout, *, depth) -> None:
+        super().__init__(hidden, dropout)
+        widths = [hidden, *(hidden * 2**level for level in reversed(range(depth)))]
+        self.units = nn.ModuleList(nn.Linear(a, 2 * b) for a, b in zip(widths, widths[1:], strict=False))
+
+    def transform(self, x, x_mask, memory, memory_mask, relation):
+        """Apply the units in turn, ReLU and dropout between them."""
+        for index, unit in enumerate(self.units):
+            x = F.glu(unit(self.dropout(F.relu(x)) if index else x), dim=-1)
+        return x
+
+
+class Convolution(Residual):
+    """`std_conv_<kernel>`, and `sep_conv_<kernel>` when separable: 1-D over the sequence, length kept."""
+
+    def __init__(self, hidden, dropout, *, kernel, separable) -> None:
+        super().__init__(hidden, dropout)
+        groups = hidden if separable else 1
+        self.conv = nn.Conv1d(hidden, hidden, kernel, padding=kernel // 2, groups=groups)
+        self.pointwise = nn.Conv1d(hidden, hidden, 1) if separable else None
+
+    def transform(self, x, x_mask, memory, memory_mask, relation):
+        """Convolve along the positions."""
+        y = self.conv(x.transpose(1, 2))  # (B, X, H) -> (B, H, X)
+        if self.pointwise is not None:
+            y = self.pointwise(y)
+        return y.transpose(1, 2)
+
+
+class ParallelOperations(nn.ModuleList):
+    """The operations of one genotype row: their outputs add up."""
+
+    def forward(self, x, x_mask, memory=None, memory_mask=None, relation=None):
+        """Return the sum, (B, X, H)."""
+        return sum(operation(x, x_mask, memory, memory_mask, relation) for operation in self)
+
+
+def _attention(kind: type[Attention], relational: bool = False) -> Callable[..., Operation]:
+    def build(spec: OperationSpec, *, hidden, dropout, relation_size, head_scale):
+        return kind(
+            hidden,
+            dropout,
+            inner=spec.inner_scale * hidden,
+            head_width=spec.size * head_scale,
+            relation_size=relation_size if relational else None,
+        )
+
+    return build
+
+
+# family -> builder(spec, hidden, dropout, relation_size, head_scale)
+FAMILIES: dict[str, Callable[..., Operation]] = {
+    "none": lambda spec, **_: Zero(),
+    "skip_connect": lambda spec, **_: Identity(),
+    "gelu": lambda spec, **_: GELU(),
+    "self_att": _attention(SelfAttention),
+    "rel_self_att": _attention(SelfAttention, relational=True),
+    "guided_att": _attention(GuidedAttention),
+    "uniimg_att": _attention(UnifiedAttention),
+    "feed_forward": lambda spec, hidden, dropout, **_: FeedForward(hidden, dropout, expansion=spec.size),
+    "feed_forward_deep": lambda spec, hidden, dropout, **_: DeepFeedForward(hidden, dropout),
+    "gated_linear": lambda spec, hidden, dropout, **_: GatedLinear(hidden, dropout, depth=spec.size),
+    "sep_conv": lambda spec, hidden, dropout, **_: Convolution(hidden, dropout, kernel=spec.size, separable=True),
+    "std_conv": lambda spec, hidden, dropout, **_: Convolution(hidden, dropout, kernel=spec.size, separable=False),
+}
+
+
+def build_operation(
+    name: str, *, hidden: int, dropout: float, relation_size: int, head_scale: int = 1
+) -> Operation:
+    """Build the operation called `name`.
+
+    Attention heads are as wide as the name's suffix times `head_scale`. Raises `ConfigError` when the
+    hidden size is no multiple of that.
+    """
+    spec = OPERATIONS[name]
+    try:
+        return FAMILIES[spec.family](
+            spec, hidden=hidden, dropout=dropout, relation_size=relation_size, head_scale=head_scale
+        )
+    except ValueError as exception:
+        raise ConfigError(f"operation '{name}' does not fit hidden size {hidden}: {exception}") from None
+
+
+def build_blocks(rows: Sequence[Sequence[str]], **sizes) -> nn.ModuleList:
+    """Build one `ParallelOperations` per genotype row; `sizes` as for `build_operation`."""
+    return nn.ModuleList(ParallelOperations([build_operation(name, **sizes) for name in row]) for row in rows)

@@ -1,0 +1,17 @@
+"""The tasks by name. A new task is a module here and a line below."""
+
+import importlib
+
+from mmnas.errors import ConfigError
+from mmnas.tasks.base import Task
+from mmnas.typed import nearest
+
+TASKS = {"vqa": "mmnas.tasks.vqa:VQATask"}
+
+
+def task_named(name: str) -> type[Task]:
+    """Return the class of the task called `name`."""
+    if name not in TASKS:
+        raise ConfigError(f"unknown task '{name}'; {nearest(name, TASKS)}")
+    module, attribute = TASKS[name].split(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,107 @@
+"""The contract between a task and the engine.
+
+A task knows its files, its head, its loss and its score. Trainer, searcher and evaluator know none of
+them: they see a `Task`, its data sets and batches.
+
+A batch is a dict of named tensors (B samples, N regions, T tokens, D feature size; masks true where valid):
+
+    features (B, N, D) float32     region_mask (B, N) bool
+    boxes (B, N, 4) float32        xyxy pixels, zero where padded
+    image_sizes (B, 2) float32     height, width in pixels
+    tokens (B, T) int64            token_mask (B, T) bool; padded with id 0
+    index (B,) int64               the sample's place in its data set
+
+and the task's own targets.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from mmnas.config import Config
+from mmnas.errors import CheckpointError
+from mmnas.genotype import Genotype
+
+Batch = dict[str, Tensor]
+Record = dict[str, Any]
+Gather = Callable[[list[Record]], list[Record]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What scoring a split gave.
+
+    `summary` holds the figures to show, `metrics` all of them, `predictions` what the result file lists;
+    the first two are empty where the split has no references.
+    """
+
+    predictions: list[Record]
+    summary: dict[str, float]
+    metrics: dict[str, Any]
+
+
+class Task(ABC):
+    """One task under one configuration. Made once per run, before its data sets."""
+
+    name: ClassVar[str]
+    splits: ClassVar[tuple[str, ...]]
+    """Values of --SPLIT, the default first."""
+    headline: ClassVar[str]
+    """The figure of `Result.summary` that picks the best checkpoint; higher is better."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.vocabularies: dict[str, list[str]] = {}
+
+    @property
+    def scores_val(self) -> bool:
+        """Whether val is held out of training and may be scored along the way."""
+        return "val" not in self.config.split.split("+")
+
+    @abstractmethod
+    def build_vocabularies(self) -> dict[str, list[str]]:
+        """Return the word lists that give token ids and outputs their meaning, made from the data."""
+
+    @abstractmethod
+    def training_set(self) -> Dataset:
+        """Return the samples of `config.split`. Raises `DataError` for anything missing or damaged."""
+
+    @abstractmethod
+    def evaluation_set(self, split: str) -> Dataset:
+        """Return the samples of `split`, "val" or "test", in the order of its file."""
+
+    @abstractmethod
+    def build_model(self, genotype: Genotype, pretrained_words: bool) -> nn.Module:
+        """Build the network for the vocabularies at hand, its embedding from word vectors if asked."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Run the model once; return the scalar to minimise as `total`, and its parts by name."""
+
+    @abstractmethod
+    def predict(self, model: nn.Module, batch: Batch) -> list[Record]:
+        """Run the model in evaluation mode; return one record per sample with its `index`."""
+
+    @abstractmethod
+    def score(self, records: list[Record], split: str) -> Result:
+        """Turn the records of every sample of `split`, sorted by index, into a result."""
+
+    def evaluate(self, model: nn.Module, loader: Iterable[Batch], split: str, gather: Gather) -> Result:
+        """Predict this process's batches, gather the records of all processes, score them."""
+        records = [record for batch in loader for record in self.predict(model, batch)]
+        return self.score(sorted(gather(records), key=lambda record: record["index"]), split)
+
+    def use_vocabularies(self, vocabularies: Mapping[str, list[str]]) -> None:
+        """Take the word lists of a checkpoint. Raises `CheckpointError` when they are another task's."""
+        wanted = set(self.vocabulary_names)
+        if set(vocabularies) != wanted:
+            raise CheckpointError(
+                f"checkpoint holds vocabularies {sorted(vocabularies)}, {self.name} needs {sorted(wanted)}"
+            )
+        self.vocabularies = {name: list(words) for name, words in vocabularies.items()}
+
+    vocabulary_names: ClassVar[tuple[str, ...]] = ("tokens",)

@@ -1,0 +1,38 @@
+"""From a configuration to a network: the one place where a `Config` meets the modules' keyword arguments."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from mmnas.config import Config
+from mmnas.genotype import Genotype
+from mmnas.models.network import MMNasNet, build_network
+from mmnas.text.word_vectors import word_vectors
+
+
+def network_of(
+    config: Config, genotype: Genotype, head: nn.Module, words: Sequence[str], pretrained_words: bool
+) -> MMNasNet:
+    """Build the network of `config` and `genotype` around `head`, with an embedding for `words`.
+
+    With `pretrained_words` the embedding starts from word vectors; without, its weights are expected
+    from a checkpoint.
+    """
+    model, paths = config.model, config.paths
+    vectors = None
+    if pretrained_words:
+        vectors = word_vectors(words, paths.word_vectors, Path(paths.logs) / "cache", search=paths.data)
+    return build_network(
+        genotype=genotype,
+        head=head,
+        vocabulary_size=len(words),
+        hidden_size=model.hidden_size,
+        head_scale=model.head_scale,
+        feature_size=model.feature_size,
+        word_size=model.word_size,
+        relation_size=model.relation_size,
+        box_size=model.box_size,
+        dropout=model.dropout,
+        word_vectors=vectors,
+    )

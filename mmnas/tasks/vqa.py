@@ -1,0 +1,188 @@
+"""Visual question answering on VQA v2 (paper sections 3.3 and 4): data set, head, loss, evaluation.
+
+Letters: B batch, A answers.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import Dataset
+
+from mmnas.data import vqa_json
+from mmnas.data.features import NpzFolders, RegionSource, require_images
+from mmnas.data.ragged import Ragged
+from mmnas.data.vqa_json import Annotation, Question
+from mmnas.errors import DataError
+from mmnas.genotype import Genotype
+from mmnas.metrics.vqa_accuracy import FORMS, vqa_accuracy
+from mmnas.models.heads import FusionHead
+from mmnas.tasks.base import Batch, Record, Result, Task
+from mmnas.tasks.network import network_of
+from mmnas.text.tokenizer import tokenize
+from mmnas.text.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
+
+
+class VQADataset(Dataset):
+    """Questions, their images' regions and, where there are annotations, soft targets (A,)."""
+
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        annotations: Sequence[Annotation] | None,
+        regions: RegionSource,
+        words: Vocabulary,
+        answers: Sequence[str],
+        max_tokens: int,
+        max_regions: int,
+    ) -> None:
+        self.regions = regions
+        self.max_regions = max_regions
+        self.answers = len(answers)
+        self.image_ids = np.array([question.image_id for question in questions], np.int64)
+        self.tokens = Ragged(
+            (words.encode(tokenize(question.text), max_tokens) for question in questions), np.int32
+        )
+        self.targets = None
+        if annotations is not None:
+            index = {answer: number for number, answer in enumerate(answers)}
+            by_question = {annotation.question_id: annotation.answers for annotation in annotations}
+            soft = [vqa_json.soft_targets(by_question[question.question_id], index) for question in questions]
+            self.targets = Ragged((target.keys() for target in soft), np.int32)
+            self.scores = Ragged((target.values() for target in soft), np.float32)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        image = self.regions[int(self.image_ids[index])]
+        sample = {
+            "features": image.features[: self.max_regions],
+            "boxes": image.boxes[: self.max_regions],
+            "image_sizes": image.image_size,
+            "tokens": self.tokens[index].astype(np.int64),
+            "index": np.int64(index),
+        }
+        if self.targets is not None:
+            sample["answer_scores"] = np.zeros(self.answers, np.float32)
+            sample["answer_scores"][self.targets[index]] = self.scores[index]
+        return sample
+
+
+class VQATask(Task):
+    """Questions about images, scored by VQA accuracy."""
+
+    name = "vqa"
+    splits = ("train+val+vg", "train", "train+val")
+    headline = "overall"
+    vocabulary_names = ("tokens", "answers")
+
+    def build_vocabularies(self) -> dict[str, list[str]]:
+        """Make words from the questions of all splits and answers from train and val, as published.
+
+        A file of a split that is not there is left out with a warning: the lists then differ from the
+        published ones, and a checkpoint trained on them holds its own.
+        """
+        texts = [question.text for path in self._present("questions") for question in vqa_json.read_questions(path)]
+        annotated = [note for path in self._present("annotations") for note in vqa_json.read_annotations(path)]
+        answers = vqa_json.answer_vocabulary(annotated, self.config.data.answer_min_count)
+        if not answers:
+            raise DataError(
+                f"no answer occurs more than {self.config.data.answer_min_count} times in the annotations; "
+                "lower data.answer_min_count by --CFG"
+            )
+        return {"tokens": list(Vocabulary.from_token_lists(map(tokenize, texts)).words), "answers": answers}
+
+    def _present(self, kind: str) -> list[Path]:
+        root = self.config.paths.data
+        splits = vqa_json.SPLITS if kind == "questions" else ("train", "val")
+        find = vqa_json.find_questions if kind == "questions" else vqa_json.find_annotations
+        paths = {split: find(root, split) for split in splits}
+        absent = [split for split, path in paths.items() if path is None]
+        if absent:
+            log.warning("no %s of %s: the vocabulary differs from the published one", kind, ", ".join(absent))
+        return [path for path in paths.values() if path is not None]
+
+    def training_set(self) -> VQADataset:
+        """Join the files that --SPLIT names; VG counts as one of them."""
+        questions: list[Question] = []
+        annotations: list[Annotation] = []
+        for split in self.config.split.split("+"):
+            read, notes = self._read_annotated(split)
+            questions += read
+            annotations += notes
+        return self._dataset(questions, annotations, "training questions")
+
+    def evaluation_set(self, split: str) -> VQADataset:
+        """Return val with its annotations, or test (test2015) without any."""
+        if split == "val":
+            questions, self.references = self._read_annotated("val")
+        else:
+            questions = vqa_json.read_questions(vqa_json.require_questions(self.config.paths.data, split))
+            self.references = None
+        self.question_ids = [question.question_id for question in questions]
+        return self._dataset(questions, None, f"{split} questions")
+
+    def _read_annotated(self, split: str) -> tuple[list[Question], list[Annotation]]:
+        root = self.config.paths.data
+        questions_path = vqa_json.require_questions(root, split)
+        annotations_path = vqa_json.require_annotations(root, split)
+        questions, annotations = (
+            vqa_json.read_questions(questions_path),
+            vqa_json.read_annotations(annotations_path),
+        )
+        vqa_json.check_pairs(questions, annotations, questions_path, annotations_path)
+        return questions, annotations
+
+    def _dataset(self, questions, annotations, what: str) -> VQADataset:
+        paths, sizes = self.config.paths, self.config.data
+        regions = NpzFolders(
+            vqa_json.find_feature_folders(paths.data, paths.features), self.config.model.feature_size
+        )
+        require_images(regions, (question.image_id for question in questions), what)
+        words = Vocabulary(self.vocabularies["tokens"])
+        answers = self.vocabularies["answers"]
+        return VQADataset(questions, annotations, regions, words, answers, sizes.max_tokens, sizes.max_regions)
+
+    def build_model(self, genotype: Genotype, pretrained_words: bool) -> nn.Module:
+        """Build the network with a logit per answer."""
+        model = self.config.model
+        head = FusionHead(
+            hidden=model.hidden_size,
+            pooling_size=model.pooling_size,
+            glimpses=model.glimpses,
+            pooled=model.pooled_size,
+            outputs=len(self.vocabularies["answers"]),
+            dropout=model.dropout,
+        )
+        return network_of(self.config, genotype, head, self.vocabularies["tokens"], pretrained_words)
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        """Binary cross entropy against the soft targets, summed over batch and answers."""
+        logits = model(batch)  # (B, A)
+        total = F.binary_cross_entropy_with_logits(logits.float(), batch["answer_scores"], reduction="sum")
+        return {"total": total}
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[Record]:
+        """Take the answer with the highest logit."""
+        best = model(batch).argmax(dim=-1)  # (B, A) -> (B,)
+        pairs = zip(batch["index"].tolist(), best.tolist(), strict=True)
+        return [{"index": index, "answer": self.vocabularies["answers"][answer]} for index, answer in pairs]
+
+    def score(self, records: list[Record], split: str) -> Result:
+        """VQA accuracy in percent, in both forms; the summary shows the official one."""
+        predictions = [
+            {"answer": record["answer"], "question_id": self.question_ids[record["index"]]} for record in records
+        ]
+        if self.references is None:
+            return Result(predictions, {}, {})
+        answers = {prediction["question_id"]: prediction["answer"] for prediction in predictions}
+        metrics = {form: vqa_accuracy(answers, self.references, form) for form in FORMS}
+        official = metrics["official"]
+        return Result(predictions, {"overall": official["overall"], **official["answer_type"]}, metrics)
