@@ -63,7 +63,7 @@ def versions() -> dict[str, str]:
 
     return {
         "mmnas": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a subclass of str, which weights_only refuses
         "numpy": np.__version__,
         "python": platform.python_version(),
     }

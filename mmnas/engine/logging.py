@@ -36,8 +36,8 @@ class _Terminal(logging.Handler):
 
 def progress(items: Iterable[Any] | None, title: str, rank: int, **options: Any) -> tqdm:
     """Return a progress bar with rate and time left; silent on other ranks, rare where no one watches."""
-    interval = 0.2 if sys.stderr.isatty() else 30.0
-    return tqdm(items, desc=title, disable=rank != 0, mininterval=interval, dynamic_ncols=True, **options)
+    watched = {"mininterval": 0.2} if sys.stderr.isatty() else {"mininterval": 30.0, "delay": 5.0}
+    return tqdm(items, desc=title, disable=rank != 0, dynamic_ncols=True, **watched, **options)
 
 
 class Scalars:

@@ -100,11 +100,15 @@ class VQATask(Task):
         return {"tokens": list(Vocabulary.from_token_lists(map(tokenize, texts)).words), "answers": answers}
 
     def _present(self, kind: str) -> list[Path]:
+        """Return the files of `kind` that are there; not one of them is an error that names the places."""
         root = self.config.paths.data
         splits = vqa_json.SPLITS if kind == "questions" else ("train", "val")
         find = vqa_json.find_questions if kind == "questions" else vqa_json.find_annotations
+        require = vqa_json.require_questions if kind == "questions" else vqa_json.require_annotations
         paths = {split: find(root, split) for split in splits}
         absent = [split for split, path in paths.items() if path is None]
+        if len(absent) == len(splits):
+            require(root, splits[0])
         if absent:
             log.warning("no %s of %s: the vocabulary differs from the published one", kind, ", ".join(absent))
         return [path for path in paths.values() if path is not None]

@@ -1,0 +1,122 @@
+"""What the tests share: one small demo world, one small network's settings, a trained run of it."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmnas.cli import main
+from mmnas.data.demo_world import write_world
+from mmnas.tasks.vqa import VQATask
+
+ROOT = Path(__file__).resolve().parent.parent
+torch.set_num_threads(1)  # the networks are tiny, and other processes may share the cores
+
+SETTINGS = """
+model: {hidden_size: 64, pooling_size: 32, pooled_size: 64, relation_size: 16}
+data: {answer_min_count: 2}
+training: {epochs: 2, base_lr: 1.0e-3, decay_epochs: [1], workers: 0}
+"""
+GENOTYPE = {
+    "enc": [["self_att_64"], ["feed_forward"]],
+    "dec": [["rel_self_att_64"], ["guided_att_64"], ["feed_forward"]],
+}
+
+
+@dataclass
+class Run:
+    """What a command left behind."""
+
+    code: int
+    output: str
+
+
+class Workplace:
+    """A folder in which the VQA script is run as a user would, with a small network."""
+
+    def __init__(self, folder: Path, world: Path) -> None:
+        self.folder, self.data = folder, world
+        (folder / "small.yml").write_text(SETTINGS)
+        (folder / "small.json").write_text(json.dumps({"epoch0": GENOTYPE}))
+        self.settings = ["--MODEL=tiny", f"--CFG={folder}/small.yml", f"--GENO_PATH={folder}/small.json", "--GPU=cpu"]
+
+    def train_flags(self, version: str, *flags: str) -> list[str]:
+        """The flags of a training run on the train split."""
+        return ["--RUN=train", "--SPLIT=train", f"--VERSION={version}", *self.settings, *flags]
+
+    def script(self, *flags: str, environment: dict | None = None, **options) -> subprocess.Popen:
+        """Start the script as a process of its own."""
+        command = [*options.pop("launcher", [sys.executable]), str(ROOT / "train_vqa.py"), *flags]
+        return subprocess.Popen(
+            [*command, f"--DATA_PATH={self.data}"],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+            **options,
+        )
+
+    def checkpoint(self, version: str, name: str) -> Path:
+        """The path of a run's checkpoint."""
+        return self.folder / "logs" / "ckpts" / f"ckpt_{version}" / name
+
+    def result(self, split: str, version: str, kind: str = "json"):
+        """Read one of the files that scoring wrote."""
+        return json.loads((self.folder / f"logs/ckpts/result_{split}/result_run_{version}.{kind}").read_text())
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> Path:
+    """A demo world of 40 images; nobody writes into it."""
+    folder = tmp_path_factory.mktemp("world") / "data"
+    write_world(folder, images=40, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, world) -> Workplace:
+    """A workplace with a run "base" of two epochs, all checkpoints kept; nobody changes it."""
+    place = Workplace(tmp_path_factory.mktemp("trained"), world)
+    process = place.script(*place.train_flags("base", "--KEEP_ALL"))
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return place
+
+
+@pytest.fixture
+def place(tmp_path, world) -> Workplace:
+    """A fresh workplace."""
+    return Workplace(tmp_path, world)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Call the script's main in this process, in a workplace's folder."""
+
+    def call(place: Workplace, *flags: str) -> Run:
+        monkeypatch.chdir(place.folder)
+        data = [] if any(flag.startswith("--DATA_PATH") for flag in flags) else [f"--DATA_PATH={place.data}"]
+        capsys.readouterr()
+        code = main(VQATask, [*flags, *data])
+        return Run(code, capsys.readouterr().err)
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def quiet_logger():
+    """Give the package's logger back as it was: a run redirects it."""
+    yield
+    logger = logging.getLogger("mmnas")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
