@@ -1,6 +1,7 @@
 """The flags that all three scripts share: parsed, checked, and handed on as one request."""
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -61,35 +62,31 @@ def _parser(task: type[Task], flags: Sequence[Flag]) -> argparse.ArgumentParser:
     )  # fmt: skip
     groups = {name: parser.add_argument_group(name) for name in dict.fromkeys(flag.group for flag in flags)}
     for flag in flags:
-        options: dict[str, Any] = {"nargs": "?", "const": "true"} if flag.kind is bool else {}
-        shown = "|".join(flag.choices) or {int: "N", str: "TEXT", bool: ""}[flag.kind]
-        if flag.kind is not bool:
-            options["metavar"] = shown
-        else:
-            options["metavar"] = "true|false"
         groups[flag.group].add_argument(
             flag.name,
             *flag.aliases,
+            nargs="?",  # argparse would stop at the first flag without a value; all mistakes are to be named
+            const="true" if flag.kind is bool else "",
+            metavar="|".join(flag.choices) or {int: "N", str: "TEXT", bool: "true|false"}[flag.kind],
             help=f"{flag.help} (default: {flag.default})".replace("%", "%%"),
-            **options,
         )
     return parser
 
 
 def _value(flag: Flag, text: str) -> Any:
     """Convert a flag's text, or raise `ConfigError` naming the valid ones."""
+    if not text.strip():
+        raise ConfigError(f"{flag.name} is given without a value")
     if flag.choices and text not in flag.choices:
         raise ConfigError(f"{flag.name}={text} is unknown; {nearest(text, flag.choices)}")
     if flag.kind is int:
-        if not text.lstrip("-").isdecimal():
+        if not re.fullmatch(r"-?\d{1,18}", text):
             raise ConfigError(f"{flag.name}={text} is no whole number")
         return int(text)
     if flag.kind is bool:
         if text.lower() not in ("true", "false"):
             raise ConfigError(f"{flag.name}={text} is neither true nor false")
         return text.lower() == "true"
-    if not text.strip():
-        raise ConfigError(f"{flag.name} is empty; give a value or leave the flag out")
     return text
 
 
@@ -99,8 +96,8 @@ def _request(request: type, values: dict[Flag, Any], task: type[Task]):
     if fields["run"] != "train" and "training.batch_size" in overrides:
         overrides["training.eval_batch_size"] = overrides.pop("training.batch_size")
     version = fields.get("version", "")
-    if "/" in version or version.startswith("."):
-        raise ConfigError(f"--VERSION={version} becomes part of file names: leave out '/' and a leading '.'")
+    if version and not re.fullmatch(r"\w[\w.+=@-]*", version):
+        raise ConfigError(f"--VERSION={version!r} becomes part of file names: use letters, digits and . _ + = @ -")
     return request(
         **fields,
         overrides=overrides,

@@ -114,9 +114,15 @@ class TrainingConfig:
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise ConfigError(f"training.{name} must be a positive number, not {value}")
-        for name in ("workers", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"training.{name} must not be negative, not {getattr(self, name)}")
+        for split, value in self.split_base_lr.items():
+            if not 0 < value < float("inf"):
+                raise ConfigError(f"training.split_base_lr.{split} must be a positive number, not {value}")
+        for name, value in (("betas[0]", self.betas[0]), ("betas[1]", self.betas[1]), ("momentum", self.momentum)):
+            if not 0 <= value < 1:
+                raise ConfigError(f"training.{name} must lie in [0, 1), not {value}")
+        for name, limit in (("workers", 2**10), ("seed", 2**63)):
+            if not 0 <= getattr(self, name) < limit:
+                raise ConfigError(f"training.{name} must lie in [0, {limit}), not {getattr(self, name)}")
         for name, valid in (("optimizer", ("adam", "sgd")), ("precision", ("fp32", "bf16"))):
             value = getattr(self, name)
             if value not in valid:

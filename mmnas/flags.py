@@ -1,9 +1,14 @@
-"""The table of flags that the three scripts share."""
+"""The table of flags that the three scripts share. A task adds its own as `Task.flags`."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mmnas.config import SIZES
-from mmnas.tasks.base import Task
+
+if TYPE_CHECKING:
+    from mmnas.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ def flags_of(task: type[Task]) -> list[Flag]:
             aliases=("--ARCH_EPOCH",),
         ),
         Flag("--SPLIT", "split", data, "what to train on", task.splits[0], choices=task.splits),
+        *task.flags,
         Flag("--DATA_PATH", "paths.data", data, "root of the data", "./data"),
         Flag("--FEAT_PATH", "paths.features", data, "root of the region features", "below --DATA_PATH"),
         Flag(

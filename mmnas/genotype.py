@@ -117,7 +117,7 @@ def read_genotypes(path: PathLike) -> dict[int, Genotype]:
         raise ConfigError(f'{path}: a genotype file must be {{"epoch0": {{"enc": ..., "dec": ...}}}}')
     genotypes = {}
     for key, entry in entries.items():
-        match = re.fullmatch(r"epoch(\d{1,9})", key)
+        match = re.fullmatch(r"epoch(0|[1-9]\d{0,8})", key)
         if match is None:
             raise ConfigError(f"{path}: key '{key[:40]}' is not of the form epoch<N>")
         try:

@@ -75,9 +75,9 @@ def _convert_scalar(value: Any, hint: Any, key: str) -> Any:
     if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 1e-9 as text
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
-    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+    elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    kind = getattr(hint, "__name__", str(hint))
+    kind = hint.__name__ if isinstance(hint, type) else str(hint)
     raise ConfigError(f"{key} must be of type {kind}, not {value!r}")

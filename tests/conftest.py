@@ -44,7 +44,12 @@ class Workplace:
         self.folder, self.data = folder, world
         (folder / "small.yml").write_text(SETTINGS)
         (folder / "small.json").write_text(json.dumps({"epoch0": GENOTYPE}))
-        self.settings = ["--MODEL=tiny", f"--CFG={folder}/small.yml", f"--GENO_PATH={folder}/small.json", "--GPU=cpu"]
+        self.settings = [
+            "--MODEL=tiny",
+            f"--CFG={folder}/small.yml",
+            f"--GENO_PATH={folder}/small.json",
+            "--GPU=cpu",
+        ]
 
     def train_flags(self, version: str, *flags: str) -> list[str]:
         """The flags of a training run on the train split."""

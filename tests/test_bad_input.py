@@ -188,7 +188,9 @@ def test_flags_that_contradict_the_checkpoint(trained, place, run, flag, held):
 
 def test_a_genotype_that_contradicts_the_checkpoint(trained, place, run):
     (place.folder / "other.json").write_text('{"epoch0": {"enc": [["feed_forward"]], "dec": [["feed_forward"]]}}')
-    refused(run(place, "--RUN=val", checkpoint_flag(trained), "--GENO_PATH=other.json"), "--GENO_PATH", "contradicts")
+    refused(
+        run(place, "--RUN=val", checkpoint_flag(trained), "--GENO_PATH=other.json"), "--GENO_PATH", "contradicts"
+    )
     same = f"--GENO_PATH={place.folder}/small.json"
     assert run(place, "--RUN=val", checkpoint_flag(trained), same).code == 0
 

@@ -1,12 +1,15 @@
 import json
 
 import pytest
-from stand_in import SHIPPED_GENOTYPES, read_parity, shipped_genotype
 
 from mmnas.errors import ConfigError
 from mmnas.genotype import OPERATIONS, Genotype, read_genotype, read_genotypes, write_genotypes
+from tests.stand_in import SHIPPED_GENOTYPES, fixture, shipped_genotype
 
-SMALL = {"enc": [["self_att_64"], ["feed_forward"]], "dec": [["guided_att_64", "skip_connect"], ["rel_self_att_64"]]}
+SMALL = {
+    "enc": [["self_att_64"], ["feed_forward"]],
+    "dec": [["guided_att_64", "skip_connect"], ["rel_self_att_64"]],
+}
 # The table of the paper: S self-attention, F feed-forward, G guided attention, R relational self-attention.
 PAPER = {
     "train_vqa": ("SSSSFFFFSFFF", "GGFFGFRGFGRFRSFRGF"),
@@ -31,7 +34,7 @@ def test_shipped_genotypes_are_those_of_the_paper(name):
 
 @pytest.mark.parametrize("task", ["vqa", "vgd", "itm"])
 def test_shipped_genotypes_are_those_of_the_fixtures(task):
-    assert shipped_genotype(f"train_{task}").to_dict() == read_parity(task)["genotype"]
+    assert shipped_genotype(f"train_{task}").to_dict() == fixture(task)["genotype"]
 
 
 @pytest.mark.parametrize(("name", "uses"), [("train_vqa", True), ("mcan", False)])

@@ -97,7 +97,9 @@ def test_a_version_is_not_trained_over(trained, run):
 
 def test_accumulation_takes_the_same_steps(trained, place, run):
     flags = place.train_flags("parts", "--MAX_EPOCH=1", "--ACCU=3")
-    (place.folder / "small.yml").write_text((place.folder / "small.yml").read_text().replace("16}", "16, dropout: 0}"))
+    (place.folder / "small.yml").write_text(
+        (place.folder / "small.yml").read_text().replace("16}", "16, dropout: 0}")
+    )
     assert run(place, *flags).code == 0
     assert run(place, *place.train_flags("whole", "--MAX_EPOCH=1")).code == 0
     parts, whole = (load_checkpoint(place.checkpoint(name, "epoch1.pkl")).history[0] for name in ("parts", "whole"))
@@ -110,9 +112,14 @@ def test_bf16_trains(place, run):
 
 
 def test_fine_tuning_starts_from_the_weights_and_keeps_the_vocabulary(trained, place, run):
-    done = run(place, "--RUN=train", "--SPLIT=train", base(trained), "--VERSION=tuned", "--MAX_EPOCH=1", "--GPU=cpu")
+    done = run(
+        place, "--RUN=train", "--SPLIT=train", base(trained), "--VERSION=tuned", "--MAX_EPOCH=1", "--GPU=cpu"
+    )
     assert done.code == 0
-    old, new = load_checkpoint(trained.checkpoint("base", "epoch2.pkl")), load_checkpoint(place.checkpoint("tuned", "epoch1.pkl"))
+    old, new = (
+        load_checkpoint(trained.checkpoint("base", "epoch2.pkl")),
+        load_checkpoint(place.checkpoint("tuned", "epoch1.pkl")),
+    )
     assert new.vocabularies == old.vocabularies and new.genotype == old.genotype
     assert new.history[0]["loss"] < old.history[1]["loss"]
 
@@ -155,7 +162,9 @@ def test_released_weights_score_test_and_train(place, run, released):
     assert place.result("val", "released") == place.result("val", "own")
     assert run(place, "--RUN=test", f"--CKPT_PATH={path}", *flags).code == 0
     assert place.result("test", "epoch13")
-    tuned = run(place, "--RUN=train", "--SPLIT=train", "--MAX_EPOCH=1", f"--CKPT_PATH={path}", *flags, "--VERSION=tuned")
+    tuned = run(
+        place, "--RUN=train", "--SPLIT=train", "--MAX_EPOCH=1", f"--CKPT_PATH={path}", *flags, "--VERSION=tuned"
+    )
     assert tuned.code == 0, tuned.output
     assert place.checkpoint("tuned", "epoch1.pkl").is_file()
 

@@ -28,7 +28,7 @@ def load_config(
     if file is not None:
         section = _merge(section, _read_yaml(Path(file)))
     for dotted, value in (overrides or {}).items():
-        part, key = dotted.split(".")
+        part, key = dotted.split(".", 1)
         section = _merge(section, {part: {key: value}})
     return Config.from_dict({"task": task, "size": size, "split": split, "version": version, **section})
 

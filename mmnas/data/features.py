@@ -6,6 +6,7 @@ pixels. Nothing is ever unpickled from a file, and a file is read only when its 
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from mmnas.errors import DataError
 
 # Detectors clip boxes to the image with rounding; a box may pass the border by this many pixels.
 BORDER = 1.5
+# What numpy and zipfile raise for bytes that are no npz archive of arrays.
+_DAMAGE = (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _IMAGE_ID = re.compile(r"(?:^|_)(\d{1,18})\.")
 
 
@@ -99,7 +102,7 @@ def read_npz(path: Path, feature_size: int) -> Regions:
         raise DataError(f"{path} has no key {exception.args[0].split()[0]}; extract its features again") from None
     except FileNotFoundError:
         raise DataError(f"region features vanished: {path}; restore the file and --RESUME") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as exception:
+    except _DAMAGE as exception:
         raise DataError(f"{path} is damaged or truncated ({exception}); copy or extract it again") from None
     features = _features(arrays["x"], feature_size, path)
     size = np.array([_side(arrays[key], key, path) for key in ("image_h", "image_w")], np.float32)
@@ -116,9 +119,11 @@ def _features(x: np.ndarray, feature_size: int, path: Path) -> np.ndarray:
         x = x.T  # (D, K) -> (K, D)
     if len(x) == 0:
         raise DataError(f"{path}: x has no region; extract the image's features again")
+    with np.errstate(over="ignore"):  # the check below names what overflows
+        x = x.astype(np.float32, copy=False)
     if not np.isfinite(x).all():
         raise DataError(f"{path}: x holds NaN or infinite values; extract its features again")
-    return x.astype(np.float32, copy=False)
+    return x
 
 
 def _side(value: np.ndarray, key: str, path: Path) -> float:

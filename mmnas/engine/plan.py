@@ -112,17 +112,22 @@ def _checkpoint_path(request: Request) -> Path | None:
 
 
 def _from_flags(task: type[Task], request: Request, checkpoint: Path | None) -> tuple[Config, Genotype]:
-    fallback = request.default_version if checkpoint is None or request.run == "train" else checkpoint.stem
-    config = load_config(
+    version = request.default_version if checkpoint is None or request.run == "train" else checkpoint.stem
+    path = request.geno_path or f"./logs/ckpts/arch/train_{task.name}.json"
+    config = _configuration(task, request, request.size or "small", version)
+    return config, read_genotype(path, request.geno_epoch)
+
+
+def _configuration(task: type[Task], request: Request, size: str, version: str) -> Config:
+    """Return what YAML and flags say; `version` names a run that was given no name."""
+    return load_config(
         task.name,
-        request.size or "small",
+        size,
         split=request.split or task.splits[0],
-        version=request.version or fallback,
+        version=request.version or version,
         overrides=request.overrides,
         file=request.file,
     )
-    path = request.geno_path or f"./logs/ckpts/arch/train_{task.name}.json"
-    return config, read_genotype(path, request.geno_epoch)
 
 
 def _from_checkpoint(
@@ -132,39 +137,41 @@ def _from_checkpoint(
     if trained.task != task.name:
         raise CheckpointError(f"{path} is of the task {trained.task}: use train_{trained.task}.py")
     _check_genotype(request, genotype, path)
-    overrides = {**read_overrides(request.file), **request.overrides}
-    fixed = ("model", "data") if request.run == "train" and not request.resume else ("model", "data", "training")
-    free = FREE_KEYS + (("training.epochs",) if request.resume else ())
-    for key, value in overrides.items():
-        part, name = key.split(".")
-        held = getattr(getattr(trained, part), name, None)
-        if part in fixed and not key.startswith(free) and value != held:
-            _contradiction(request.flags.get(key, f"--CFG {key}"), value, held, path)
     if request.size not in (None, trained.size):
         _contradiction("--MODEL", request.size, trained.size, path)
-    if "training" in fixed and request.split not in (None, trained.split):
+    asked = _overlaid(trained, request)
+    tuning = request.run == "train" and not request.resume
+    fixed = ("model", "data") if tuning else ("model", "data", "training")
+    for key, flag in _keys(request).items():
+        part, name = key.split(".", 1)
+        given, held = (getattr(getattr(config, part), name) for config in (asked, trained))
+        if part in fixed and not key.startswith(_free_keys(request)) and given != held:
+            _contradiction(flag, given, held, path)
+    if tuning:
+        today = _configuration(task, request, trained.size, request.default_version)
+        return dataclasses.replace(today, model=trained.model, data=trained.data), genotype
+    if request.split not in (None, trained.split):
         _contradiction("--SPLIT", request.split, trained.split, path)
-    return _overlaid(task, request, trained, overrides), genotype
+    return asked, genotype
 
 
-def _overlaid(task: type[Task], request: Request, trained: Config, overrides: Mapping[str, Any]) -> Config:
-    """Lay the flags that may differ over a checkpoint's configuration."""
-    if request.run == "train" and not request.resume:  # fine-tuning: its model and data, today's training
-        fresh = load_config(
-            task.name,
-            trained.size,
-            split=request.split or task.splits[0],
-            version=request.version or request.default_version,
-            overrides=request.overrides,
-            file=request.file,
-        )
-        return dataclasses.replace(fresh, model=trained.model, data=trained.data)
+def _keys(request: Request) -> dict[str, str]:
+    """Return the configuration keys that a request sets, each with what set it."""
+    keys = {key: f"--CFG {key}" for key in read_overrides(request.file)}
+    return {**keys, **{key: request.flags.get(key, key) for key in request.overrides}}
+
+
+def _free_keys(request: Request) -> tuple[str, ...]:
+    return (*FREE_KEYS, "training.epochs") if request.resume else FREE_KEYS
+
+
+def _overlaid(trained: Config, request: Request) -> Config:
+    """Lay all that a request sets over a checkpoint's configuration."""
     values = trained.to_dict()
-    for key, value in overrides.items():
-        part, name = key.split(".")
+    for key, value in {**read_overrides(request.file), **request.overrides}.items():
+        part, name = key.split(".", 1)
         values[part][name] = value
-    values["version"] = request.version or trained.version
-    return Config.from_dict(values)
+    return Config.from_dict({**values, "version": request.version or trained.version})
 
 
 def _check_genotype(request: Request, genotype: Genotype, path: Path) -> None:

@@ -3,20 +3,19 @@
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from mmnas.engine.checkpoint import Checkpoint, load_weights, versions
+from mmnas.engine.checkpoint import Checkpoint, load_weights
 from mmnas.engine.distributed import Group, launch
 from mmnas.engine.evaluator import Evaluator
 from mmnas.engine.logging import Scalars, start_logging
 from mmnas.engine.plan import Plan, Request, make_plan
+from mmnas.engine.results import write_result
 from mmnas.engine.trainer import InterruptedRun, Trainer
 from mmnas.errors import MMNasError
-from mmnas.files import write_json
-from mmnas.tasks.base import Result, Task
+from mmnas.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
@@ -92,48 +91,9 @@ def _train(task: Task, model: nn.Module, plan: Plan, group: Group) -> None:
 
 
 def _evaluate(task: Task, model: nn.Module, plan: Plan, group: Group) -> None:
-    evaluator = Evaluator(task, plan.run, group)
-    result = evaluator.run(model)
-    if group.rank == 0:
-        write_result(result, task, plan, evaluator.samples)
-    group.barrier()
-
-
-def write_result(result: Result, task: Task, plan: Plan, samples: int) -> Path:
-    """Write predictions, metrics and provenance; return the path of the predictions."""
-    folder = Path(plan.config.paths.logs) / "ckpts" / f"result_{plan.run}"
-    path = folder / f"result_run_{plan.config.version}.json"
-    write_json(path, result.predictions)
-    if result.metrics:
-        write_json(path.with_suffix(".metrics.json"), result.metrics, indent=1)
-    write_json(path.with_suffix(".meta.json"), _provenance(result, task, plan, samples), indent=1)
-    seen = plan.run == "val" and not task.scores_val
-    if seen:
-        log.warning("val was trained on (--SPLIT=%s): this is no held-out score", plan.config.split)
-    for name, value in result.summary.items():
-        log.info("%-12s %6.2f%s", name, value, "  (trained on)" if seen else "")
-    log.info("result: %s", path)
-    return path
-
-
-def _provenance(result: Result, task: Task, plan: Plan, samples: int) -> dict[str, Any]:
-    config = plan.config
-    return {
-        "task": config.task,
-        "size": config.size,
-        "trained_on": config.split,
-        "scored_on": plan.run,
-        "scored_split_was_trained_on": plan.run == "val" and not task.scores_val,
-        "summary": result.summary,
-        "checkpoint": str(plan.checkpoint_path),
-        "epochs_trained": getattr(plan.checkpoint, "epoch", None),
-        "genotype": plan.genotype.to_dict(),
-        "seed": config.training.seed,
-        "counts": {
-            "samples": samples,
-            "predictions": len(result.predictions),
-            **{name: len(words) for name, words in task.vocabularies.items()},
-        },
-        "config": config.to_dict(),
-        "versions": versions(),
-    }
+    for split in task.splits_of(plan.run):
+        evaluator = Evaluator(task, split, group)
+        result = evaluator.run(model)
+        if group.rank == 0:
+            write_result(result, task, plan, split, evaluator.samples)
+        group.barrier()

@@ -24,6 +24,7 @@ from torch.utils.data import Dataset
 
 from mmnas.config import Config
 from mmnas.errors import CheckpointError
+from mmnas.flags import Flag
 from mmnas.genotype import Genotype
 
 Batch = dict[str, Tensor]
@@ -52,6 +53,9 @@ class Task(ABC):
     """Values of --SPLIT, the default first."""
     headline: ClassVar[str]
     """The figure of `Result.summary` that picks the best checkpoint; higher is better."""
+    """The word lists that a checkpoint of this task holds."""
+    flags: ClassVar[tuple[Flag, ...]] = ()
+    """Flags that only this task's script has."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -61,6 +65,10 @@ class Task(ABC):
     def scores_val(self) -> bool:
         """Whether val is held out of training and may be scored along the way."""
         return "val" not in self.config.split.split("+")
+
+    def splits_of(self, run: str) -> tuple[str, ...]:
+        """Return the splits that --RUN=val or --RUN=test scores."""
+        return (run,)
 
     @abstractmethod
     def build_vocabularies(self) -> dict[str, list[str]]:
@@ -72,7 +80,7 @@ class Task(ABC):
 
     @abstractmethod
     def evaluation_set(self, split: str) -> Dataset:
-        """Return the samples of `split`, "val" or "test", in the order of its file."""
+        """Return the samples of `split`, one of `splits_of`, in the order of its file."""
 
     @abstractmethod
     def build_model(self, genotype: Genotype, pretrained_words: bool) -> nn.Module:
@@ -103,5 +111,3 @@ class Task(ABC):
                 f"checkpoint holds vocabularies {sorted(vocabularies)}, {self.name} needs {sorted(wanted)}"
             )
         self.vocabularies = {name: list(words) for name, words in vocabularies.items()}
-
-    vocabulary_names: ClassVar[tuple[str, ...]] = ("tokens",)

@@ -47,7 +47,12 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
     path = tmp_path / "epoch1.pkl"
     save_checkpoint(path, checkpoint(1.0))
     limited = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", FULL_DISK, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert "could not be saved" in limited.stdout and "--RESUME" in limited.stdout, limited.stderr
     assert len(limited.stdout.splitlines()) == 1

@@ -1,8 +1,8 @@
 import pytest
-from stand_in import read_parity
 
 from mmnas.configs import load_config
 from mmnas.engine.schedule import cosine, schedule_of, warmup_decay
+from tests.stand_in import fixture
 
 
 def config_of(size="small", split="train", **training):
@@ -12,7 +12,7 @@ def config_of(size="small", split="train", **training):
 
 @pytest.mark.parametrize("task", ["vqa", "vgd", "itm"])
 def test_rates_are_the_published_ones(task):
-    figures = read_parity(task)["training"]
+    figures = fixture(task)["training"]
     for step, expected in enumerate(figures["learning_rates"]):
         rate = warmup_decay(
             step, figures["epoch_steps"], figures["base_lr"], tuple(figures["decay_epochs"]), figures["decay_rate"]

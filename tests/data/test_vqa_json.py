@@ -1,0 +1,261 @@
+import copy
+import json
+
+import pytest
+
+from mmnas.data.vqa_json import (
+    SPLITS,
+    Annotation,
+    Question,
+    answer_vocabulary,
+    check_pairs,
+    find_annotations,
+    find_feature_folders,
+    find_questions,
+    read_annotations,
+    read_questions,
+    require_annotations,
+    require_questions,
+    soft_targets,
+)
+from mmnas.errors import ConfigError, DataError
+
+HEADER = {
+    "info": {"description": "", "url": "http://visualqa.org", "version": "2.0", "year": 2017},
+    "license": {"url": "", "name": ""},
+    "data_type": "mscoco",
+    "data_subtype": "val2014",
+}
+QUESTIONS = [
+    {"image_id": 262148, "question": "Where is he looking?", "question_id": 262148000},
+    {"image_id": 393225, "question": "Is this a café?", "question_id": 393225000},
+]
+
+
+def annotation_entry(question_id, image_id, usual, answers):
+    return {
+        "question_type": "where is",
+        "multiple_choice_answer": usual,
+        "answers": [
+            {"answer": answer, "answer_confidence": "yes", "answer_id": number}
+            for number, answer in enumerate(answers, start=1)
+        ],
+        "image_id": image_id,
+        "answer_type": "other",
+        "question_id": question_id,
+    }
+
+
+ANNOTATIONS = [
+    annotation_entry(262148000, 262148, "down", ["down"] * 6 + ["at table"] * 4),
+    annotation_entry(393225000, 393225, "yes", ["yes"] * 10),
+]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(key, entries):
+        path = tmp_path / f"{key}.json"
+        path.write_text(json.dumps({**HEADER, key: entries}), encoding="utf-8")
+        return path
+
+    return write
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{}")
+    return path
+
+
+def test_both_layouts_are_found_the_first_preferred(tmp_path):
+    later = touch(tmp_path / "vqa/annotations/v2_OpenEnded_mscoco_train2014_questions.json")
+    assert find_questions(tmp_path, "train") == later
+    first = touch(tmp_path / "vqa/v2_OpenEnded_mscoco_train2014_questions.json")
+    assert require_questions(tmp_path, "train") == first
+    annotations = touch(tmp_path / "vqa/annotations/v2_mscoco_val2014_annotations.json")
+    assert find_annotations(tmp_path, "val") == require_annotations(tmp_path, "val") == annotations
+    test = touch(tmp_path / "vqa/v2_OpenEnded_mscoco_test2015_questions.json")
+    assert find_questions(str(tmp_path), "test") == test
+
+
+def test_visual_genome_also_lies_in_datasets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "datasets/vqa/VG_questions.json")
+    touch(tmp_path / "datasets/vqa/VG_annotations.json")
+    assert find_questions("data", "vg").resolve() == tmp_path / "datasets/vqa/VG_questions.json"
+    assert find_annotations("data", "vg").resolve() == tmp_path / "datasets/vqa/VG_annotations.json"
+    near = touch(tmp_path / "data/vqa/VG_questions.json")
+    assert find_questions("data", "vg").resolve() == near
+
+
+def test_missing_files_name_every_place(tmp_path):
+    assert [find_questions(tmp_path, split) for split in SPLITS] == [None] * 4
+    assert [find_annotations(tmp_path, split) for split in SPLITS] == [None] * 4
+    with pytest.raises(DataError, match="questions of val not found") as error:
+        require_questions(tmp_path, "val")
+    name = "v2_OpenEnded_mscoco_val2014_questions.json"
+    assert str(tmp_path / "vqa" / name) in str(error.value)
+    assert str(tmp_path / "vqa/annotations" / name) in str(error.value)
+    with pytest.raises(DataError, match="datasets/vqa/VG_annotations.json"):
+        require_annotations(tmp_path, "vg")
+    with pytest.raises(DataError, match="test has no public annotations"):
+        require_annotations(tmp_path, "test")
+
+
+def test_an_unknown_split_lists_the_known_ones(tmp_path):
+    for find in (find_questions, find_annotations, require_questions, require_annotations):
+        with pytest.raises(ConfigError, match="'dev': choose one of train, val, test, vg"):
+            find(tmp_path, "dev")
+
+
+def test_feature_folders_come_from_one_place_in_order_of_preference(tmp_path):
+    with pytest.raises(DataError, match="coco_extract, .*bua-r101-max100"):
+        find_feature_folders(tmp_path)
+    later = tmp_path / "vqa/bua-r101-max100"
+    for name in ("val2014", "train2014", "elsewhere"):
+        (later / name).mkdir(parents=True)
+    assert find_feature_folders(tmp_path) == [later / "train2014", later / "val2014"]
+    (tmp_path / "coco_extract/test2015").mkdir(parents=True)
+    assert find_feature_folders(tmp_path) == [tmp_path / "coco_extract/test2015"]
+    assert find_feature_folders(tmp_path, later) == [later / "train2014", later / "val2014"]
+    with pytest.raises(DataError, match=r"\(train2014, val2014, test2015\) not found.*nowhere$"):
+        find_feature_folders(tmp_path, tmp_path / "nowhere")
+
+
+def test_questions_are_read_in_order(write):
+    assert read_questions(write("questions", QUESTIONS)) == [
+        Question(262148000, 262148, "Where is he looking?"),
+        Question(393225000, 393225, "Is this a café?"),
+    ]
+
+
+def test_annotations_are_read_in_order_and_share_their_answers(write):
+    first, second = read_annotations(write("annotations", ANNOTATIONS))
+    answers = ("down",) * 6 + ("at table",) * 4
+    assert first == Annotation(262148000, 262148, "where is", "other", "down", answers)
+    assert second.multiple_choice_answer == "yes"
+    assert first.answers[6] is first.answers[9]
+    assert first.question_type is second.question_type
+
+
+def test_keys_that_other_releases_lack(write):
+    entries = copy.deepcopy(ANNOTATIONS)
+    entries[0]["answers"] = [{"answer": answer} for answer in ("b", "a", "c", "c", "a")]
+    for entry in entries:
+        for key in ("multiple_choice_answer", "question_type", "answer_type"):
+            del entry[key]
+    first, second = read_annotations(write("annotations", entries))
+    assert first == Annotation(262148000, 262148, "", "", "a", ("b", "a", "c", "c", "a"))
+    assert second.multiple_choice_answer == "yes"
+
+
+def test_a_damaged_or_swapped_file_is_named(tmp_path, write):
+    with pytest.raises(DataError, match=r"VQA questions file not found: .*absent\.json"):
+        read_questions(tmp_path / "absent.json")
+    path = write("questions", QUESTIONS)
+    with pytest.raises(DataError, match=r'questions\.json has no list "annotations"'):
+        read_annotations(path)
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(DataError, match=r"VQA questions file is not valid JSON: .*questions\.json, line 1"):
+        read_questions(path)
+    for content in (QUESTIONS, {"questions": {}}, {"questions": []}, "questions", None):
+        path.write_text(json.dumps(content))
+        with pytest.raises(DataError, match=r'questions\.json has no list "questions"'):
+            read_questions(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"question_id": "7"}, r"questions\[1\] \(question_id '7'\): \"question_id\" must be an integer"),
+        ({"question_id": True}, r"\"question_id\" must be an integer, not True"),
+        ({"question_id": 1.0}, r"\"question_id\" must be an integer, not 1.0"),
+        ({"question_id": 262148000}, r"questions\[1\] .*\"question_id\" occurs a second time"),
+        ({"image_id": None}, r"\(question_id 393225000\): \"image_id\" must be an integer, not None"),
+        ({"question": ["Is"]}, r"\"question\" must be a string"),
+        ({"question": None}, r"\"question\" must be a string"),
+    ],
+)
+def test_a_faulty_question_is_named(write, change, message):
+    path = write("questions", [QUESTIONS[0], {**QUESTIONS[1], **change}])
+    with pytest.raises(DataError, match=message) as error:
+        read_questions(path)
+    assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("key", ["question_id", "image_id", "question"])
+def test_a_question_without_a_key_is_named(write, key):
+    entry = {name: value for name, value in QUESTIONS[1].items() if name != key}
+    with pytest.raises(DataError, match=rf"questions\[1\].* the key \"{key}\" is missing"):
+        read_questions(write("questions", [QUESTIONS[0], entry]))
+
+
+def test_a_question_that_is_no_object_is_named(write):
+    with pytest.raises(DataError, match=r"questions\[0\]: must be an object .*, not 'Where'"):
+        read_questions(write("questions", ["Where"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answers": []}, '"answers" is empty'),
+        ({"answers": "yes"}, '"answers" must be a list'),
+        ({"answers": ["yes"]}, "must be an object with the key \"answer\", not 'yes'"),
+        ({"answers": [{"answer_id": 1}]}, 'the key "answer" is missing'),
+        ({"answers": [{"answer": 2}]}, '"answer" must be a string, not 2'),
+        ({"multiple_choice_answer": 2}, '"multiple_choice_answer" must be a string'),
+        ({"question_type": None}, '"question_type" must be a string'),
+        ({"answer_type": 0}, '"answer_type" must be a string'),
+        ({"question_id": 262148000}, "occurs a second time"),
+    ],
+)
+def test_a_faulty_annotation_is_named(write, change, message):
+    path = write("annotations", [ANNOTATIONS[0], {**ANNOTATIONS[1], **change}])
+    with pytest.raises(DataError, match=r"annotations\[1\] \(question_id \d+\): ") as error:
+        read_annotations(path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["question_id", "image_id", "answers"])
+def test_an_annotation_without_a_key_is_named(write, key):
+    entry = {name: value for name, value in ANNOTATIONS[0].items() if name != key}
+    with pytest.raises(DataError, match=rf"annotations\[0\].* the key \"{key}\" is missing"):
+        read_annotations(write("annotations", [entry]))
+
+
+def test_questions_and_annotations_must_fit_each_other():
+    questions = [Question(number, 10, "") for number in (1, 2, 3)]
+    annotations = [Annotation(number, 10, "", "", "yes", ("yes",)) for number in (3, 2, 1)]
+    check_pairs(questions, annotations, "q.json", "a.json")
+    with pytest.raises(DataError, match=r"question 1 is in the questions file only \(2 such in all\): q"):
+        check_pairs(questions, annotations[:1], "q.json", "a.json")
+    with pytest.raises(DataError, match=r"question 3 is in the annotations file only \(1 such in all\)"):
+        check_pairs(questions[:2], annotations, "q.json", "a.json")
+    moved = [Question(number, 10 if number == 1 else 11, "") for number in (1, 2, 3)]
+    with pytest.raises(DataError, match=r"question 2 is about another image .*\(2 such in all\).* a.json"):
+        check_pairs(moved, annotations, "q.json", "a.json")
+
+
+def usual(answers):
+    return [Annotation(n, 0, "", "", answer, (answer,)) for n, answer in enumerate(answers)]
+
+
+def test_the_vocabulary_keeps_what_occurs_more_than_eight_times():
+    answers = ["rare"] * 8 + ["Two"] * 5 + ["red"] * 9 + ["2"] * 4
+    assert answer_vocabulary(usual(answers)) == ["2", "red"]
+    assert answer_vocabulary(usual(answers), min_count=7) == ["rare", "2", "red"]
+
+
+def test_soft_targets_by_the_number_of_annotators():
+    index = {"1": 1, "2": 2, "3": 3, "4": 4}
+    answers = ["one"] + ["2"] * 2 + ["3"] * 3 + ["4"] * 4
+    assert soft_targets(answers, index) == {1: 0.3, 2: 0.6, 3: 0.9, 4: 1.0}
+
+
+def test_answers_equal_once_normalised_add_up_and_unknown_ones_score_nothing():
+    answers = ["two", "2", "Two."] + ["unknown"] * 7
+    assert soft_targets(answers, {"2": 5}) == {5: 0.9}
+    assert soft_targets(["unknown"] * 10, {"2": 5}) == {}
+    assert soft_targets(["yes"] * 10, {"yes": 0}) == {0: 1.0}

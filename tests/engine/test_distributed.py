@@ -1,0 +1,107 @@
+"""Process groups over gloo: what several processes compute is what one computes."""
+
+import signal
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mmnas.engine.checkpoint import load_checkpoint
+from mmnas.engine.distributed import Group, launch, parse_devices
+from mmnas.errors import ConfigError
+from tests.stand_in import fixture, fixture_batch, fixture_network
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+def base(trained) -> str:
+    return f"--CKPT_PATH={trained.checkpoint('base', 'epoch2.pkl')}"
+
+
+@pytest.mark.parametrize("launcher", ["--GPU=cpu, cpu", "torchrun"])
+def test_two_processes_score_exactly_as_one(trained, place, run, launcher):
+    flags = ["--RUN=val", base(trained), "--BS=50"]  # four batches, the last one short
+    assert run(place, *flags, "--VERSION=one").code == 0
+    own = {"launcher": TORCHRUN} if launcher == "torchrun" else {}
+    process = place.script(*flags, "--VERSION=two", *([] if own else [launcher]), **own)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert place.result("val", "two") == place.result("val", "one")
+    assert place.result("val", "two", "metrics.json") == place.result("val", "one", "metrics.json")
+
+
+def _save_gradients(group: Group, folder: str) -> int:
+    """Backward the fixture's loss over this process's share of its batch, data parallel."""
+    data = fixture("vqa")
+    network = DistributedDataParallel(fixture_network(data)) if group.size > 1 else fixture_network(data)
+    batch = fixture_batch(data)
+    rows = slice(group.rank, None, group.size)
+    logits = network({name: value[rows] for name, value in batch.items()})
+    targets = torch.tensor(data["targets"]["answer_scores"])[rows]
+    nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum").backward()
+    gradients = {name.removeprefix("module."): value.grad for name, value in network.named_parameters()}
+    torch.save(gradients, f"{folder}/{group.size}_{group.rank}.pt")
+    return 0
+
+
+def test_averaged_gradients_equal_the_mean_over_the_halves(tmp_path):
+    assert launch(_save_gradients, "cpu, cpu", str(tmp_path)) == 0
+    halves = []
+    for rank in range(2):
+        data, half = fixture("vqa"), slice(rank, None, 2)
+        network = fixture_network(data)
+        logits = network({name: value[half] for name, value in fixture_batch(data).items()})
+        targets = torch.tensor(data["targets"]["answer_scores"])[half]
+        nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum").backward()
+        halves.append({name: value.grad for name, value in network.named_parameters()})
+    for rank in range(2):
+        averaged = torch.load(tmp_path / f"2_{rank}.pt", weights_only=True)
+        for name, gradient in averaged.items():
+            mean = (halves[0][name] + halves[1][name]) / 2
+            torch.testing.assert_close(gradient, mean, rtol=1e-4, atol=1e-5 * float(mean.abs().max() + 1))
+
+
+def test_two_processes_train_and_write_once(place):
+    process = place.script(*place.train_flags("pair", "--MAX_EPOCH=1"), launcher=TORCHRUN)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    checkpoint = load_checkpoint(place.checkpoint("pair", "epoch1.pkl"))
+    assert (checkpoint.processes, checkpoint.steps_per_epoch) == (2, 5)  # 576 samples, 2 x 64 per step
+    assert output.count("epoch 1: loss") == 1
+
+
+def test_a_signal_to_the_launcher_stops_all_processes_with_a_checkpoint(place):
+    process = place.script(*place.train_flags("pair", "--MAX_EPOCH=50", "--BS=8"), "--GPU=cpu,cpu")
+    log = place.folder / "logs/log/log_run_pair.txt"
+    end = time.monotonic() + 240
+    while not (log.exists() and "epoch 1: loss" in log.read_text()):
+        assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "--RESUME" in output
+
+
+def test_an_error_in_a_child_is_one_line_and_exit_code_2(place):
+    (place.folder / "small.yml").write_text(
+        "training: {batch_size: 100000, epochs: 1}\ndata: {answer_min_count: 9999}"
+    )
+    process = place.script(*place.train_flags("pair"), "--GPU=cpu,cpu")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "error: no answer occurs more than 9999 times" in output
+    assert "Traceback" not in output
+
+
+def test_device_names():
+    assert [device.type for device in parse_devices("cpu, cpu")] == ["cpu", "cpu"]
+    assert parse_devices("CPU") == [torch.device("cpu")]
+    for wrong in ("cpu, 0", "", "x", "-1"):
+        with pytest.raises(ConfigError, match="--GPU"):
+            parse_devices(wrong)
+    with pytest.raises(ConfigError, match="--GPU=cpu runs without"):
+        parse_devices(str(torch.cuda.device_count()))

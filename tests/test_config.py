@@ -1,0 +1,206 @@
+import dataclasses
+import json
+
+import pytest
+import yaml
+
+from mmnas.config import SIZES, Config
+from mmnas.configs import load_config, read_overrides
+from mmnas.errors import ConfigError
+from tests.stand_in import ROOT
+
+TASKS = sorted(path.stem for path in (ROOT / "mmnas" / "configs").glob("*.yml"))
+# Base learning rate, epochs, epochs of decay.
+PAPER = {"vqa": (1.2e-4, 13, (10, 12)), "vgd": (1.4e-4, 13, (10, 12)), "itm": (1.5e-4, 100, (36,))}
+
+
+def load(task="vqa", size="small", split="train", **options):
+    return load_config(task, size, split=split, version="test", **options)
+
+
+def load_with(tmp_path, text, **options):
+    path = tmp_path / "own.yml"
+    path.write_text(text, encoding="utf-8")
+    return load(file=str(path), **options)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_shipped_section_loads(task, size):
+    config = load(task, size)
+    assert (config.task, config.size, config.split, config.version) == (task, size, "train", "test")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_small_is_what_the_paper_says(task):
+    base_lr, epochs, decays = PAPER[task]
+    training = load(task).training
+    assert (training.base_lr, training.epochs, training.decay_epochs) == (base_lr, epochs, decays)
+    assert (training.betas, training.eps, training.clip_norm) == ((0.9, 0.98), 1e-9, 1.0)
+    assert (training.decay_rate, training.batch_size, training.optimizer) == (0.2, 64, "adam")
+
+
+@pytest.mark.parametrize(("size", "hidden", "scale"), [("small", 512, 1), ("large", 1024, 2), ("tiny", 128, 1)])
+@pytest.mark.parametrize("task", TASKS)
+def test_widths_follow_from_the_hidden_size(task, size, hidden, scale):
+    model = load(task, size).model
+    assert (model.hidden_size, model.pooling_size, model.pooled_size) == (hidden, hidden, 2 * hidden)
+    assert model.head_scale == scale
+    assert (model.feature_size, model.word_size, model.relation_size) == (2048, 300, 64)
+    assert (model.box_size, model.glimpses, model.dropout) == (0, 1, 0.1)
+
+
+def test_text_lengths():
+    assert load().data.max_tokens == 14
+    assert load().data.max_regions == 100
+    assert load().data.answer_min_count == 8
+
+
+def test_base_rate_of_a_split():
+    assert load(size="large").base_lr == 7e-5
+    assert load(size="large", split="train+val+vg").base_lr == 5e-5
+
+
+def test_dict_there_and_back_through_json():
+    config = load(size="large", overrides={"paths.features": "/data/x"})
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_every_field_is_documented():
+    source = (ROOT / "mmnas" / "config.py").read_text(encoding="utf-8")
+    for part in ("model", "data", "training", "paths"):
+        for entry in dataclasses.fields(getattr(load(), part)):
+            lines = [line for line in source.splitlines() if line.startswith(f"    {entry.name}:")]
+            following = source.splitlines()[source.splitlines().index(lines[0]) + 1]
+            assert following.strip().startswith('"""'), f"{part}.{entry.name}"
+
+
+def test_shipped_files_hold_plain_sections():
+    for task in TASKS:
+        text = (ROOT / "mmnas" / "configs" / f"{task}.yml").read_text(encoding="utf-8")
+        assert set(SIZES) <= set(yaml.safe_load(text))
+        assert "&" not in text
+        assert "<<" not in text
+
+
+# Order: the shipped section, a file, the flags
+
+
+def test_flags_lie_over_the_file_and_the_file_over_the_shipped_section(tmp_path):
+    text = "training: {seed: 3, epochs: 2, base_lr: 1e-3}\nmodel: {dropout: 0}"
+    config = load_with(tmp_path, text, overrides={"training.seed": 5})
+    assert (config.training.seed, config.training.epochs, config.training.base_lr) == (5, 2, 1e-3)
+    assert config.model.dropout == 0.0
+    assert config.model.hidden_size == 512
+
+
+def test_what_a_file_sets_is_listed_by_dotted_key(tmp_path):
+    path = tmp_path / "own.yml"
+    path.write_text("training: {seed: 3}\npaths: {data: /d}\n", encoding="utf-8")
+    assert read_overrides(str(path)) == {"training.seed": 3, "paths.data": "/d"}
+    assert read_overrides(None) == {}
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training: {sed: 3}", r"unknown key training\.sed; did you mean seed\?"),
+        ("model: {hidden: 3}", r"unknown key model\.hidden; "),
+        ("trainig: {seed: 3}", r"unknown section trainig; did you mean training\?"),
+        ("small: {training: {seed: 3}}", r"unknown section small; valid ones: model, data, training, paths"),
+        ("training: {epochs: ten}", r"training\.epochs must be of type int, not 'ten'"),
+        ("training: {epochs: 2.5}", r"training\.epochs must be of type int, not 2\.5"),
+        ("training: {decay_epochs: 5}", r"training\.decay_epochs must be of type tuple"),
+        ("training: {decay_epochs: [a]}", r"training\.decay_epochs\[0\] must be of type int"),
+        ("training: {split_base_lr: 1e-4}", r"training\.split_base_lr must be of type dict"),
+        ("training: {betas: [0.9]}", r"training\.betas must hold 2 values, not 1"),
+        (f"training: {{base_lr: 1{'0' * 400}}}", r"training\.base_lr must be"),
+        ("paths: {data: [a]}", r"paths\.data must be of type str"),
+        ("training: 5", "must look like a section of the shipped YAML"),
+        ("training:", "must look like a section of the shipped YAML"),
+        ("", "must look like a section of the shipped YAML"),
+        ("- 1", "must look like a section of the shipped YAML"),
+        ("training: {seed: 3", r"own\.yml is not valid YAML"),
+        ("a: b: c", r"own\.yml is not valid YAML"),
+        ("!!python/object/apply:os.getcwd []", r"own\.yml is not valid YAML"),
+        ("[" * 5000, r"own\.yml is not valid YAML"),
+    ],
+)
+def test_mistakes_in_a_file_are_one_line(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_with(tmp_path, text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_missing_or_not_text(tmp_path):
+    with pytest.raises(ConfigError, match=r"--CFG .*absent\.yml cannot be read"):
+        load(file=str(tmp_path / "absent.yml"))
+    (tmp_path / "binary.yml").write_bytes(b"\xff\xfe\x00a")
+    with pytest.raises(ConfigError, match=r"--CFG .*binary\.yml is not valid YAML"):
+        load(file=str(tmp_path / "binary.yml"))
+
+
+def test_a_section_that_does_not_exist():
+    with pytest.raises(ConfigError, match="no section 'huge' for vqa; valid ones: small, large, tiny"):
+        load(size="huge")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.hidden_size", 0, "model.hidden_size must be at least 1, not 0"),
+        ("model.glimpses", -1, "model.glimpses must be at least 1, not -1"),
+        ("model.box_size", -1, "model.box_size must not be negative, not -1"),
+        ("model.dropout", 1, "model.dropout must lie in [0, 1), not 1.0"),
+        ("model.dropout", -0.1, "model.dropout must lie in [0, 1), not -0.1"),
+        ("model.dropout", "nan", "model.dropout must lie in [0, 1), not nan"),
+        ("data.max_tokens", 0, "data.max_tokens must be at least 1, not 0"),
+        ("data.max_regions", 0, "data.max_regions must be at least 1, not 0"),
+        ("training.epochs", 0, "training.epochs must be at least 1, not 0"),
+        ("training.batch_size", -3, "training.batch_size must be at least 1, not -3"),
+        ("training.eval_batch_size", 0, "training.eval_batch_size must be at least 1, not 0"),
+        ("training.accumulate", 0, "training.accumulate must be at least 1, not 0"),
+        ("training.accumulate", 65, "training.accumulate 65 (--ACCU) is more than the batch size 64 (--BS)"),
+        ("training.base_lr", 0, "training.base_lr must be a positive number, not 0.0"),
+        ("training.base_lr", "nan", "training.base_lr must be a positive number, not nan"),
+        ("training.clip_norm", "inf", "training.clip_norm must be a positive number, not inf"),
+        ("training.decay_rate", -1, "training.decay_rate must be a positive number, not -1.0"),
+        ("training.eps", 0, "training.eps must be a positive number, not 0.0"),
+        ("training.workers", -1, "training.workers must lie in [0, 1024), not -1"),
+        ("training.seed", -1, "training.seed must lie in [0, 9223372036854775808), not -1"),
+        ("training.optimizer", "adamw", "training.optimizer 'adamw' is unknown; did you mean adam?"),
+        ("training.precision", "fp16", "training.precision 'fp16' is unknown; did you mean"),
+        ("training.betas", [0.9, 1.5], "training.betas"),
+        ("training.betas", [-0.1, 0.9], "training.betas"),
+        ("training.momentum", -3, "training.momentum"),
+        ("training.split_base_lr", {"train": -1}, "training.split_base_lr"),
+        ("training.seed", 2**64, "training.seed"),
+    ],
+)
+def test_values_out_of_range_name_their_key(key, value, message):
+    with pytest.raises(ConfigError) as caught:
+        load(overrides={key: value})
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("key", ["model", "training", "task"])
+def test_a_stored_configuration_that_lacks_a_part(key):
+    values = load().to_dict()
+    del values[key]
+    with pytest.raises(ConfigError, match=f"key {key} is missing"):
+        Config.from_dict(values)
+
+
+def test_a_stored_configuration_with_a_key_of_another_version():
+    values = load().to_dict()
+    values["training"]["warmup"] = 3
+    with pytest.raises(ConfigError, match=r"unknown key training\.warmup"):
+        Config.from_dict(values)
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load().training.seed = 1
