@@ -60,6 +60,10 @@ class DataConfig:
     """Further regions of an image are left out."""
     answer_min_count: int = 8
     """VQA: an answer enters the vocabulary when it occurs more often than this."""
+    dataset: str = ""
+    """Which of a task's data sets: refcoco, refcoco+ or refcocog; empty for a task with one."""
+    feature_kind: str = ""
+    """Which of a task's region features: vg_woref or coco_mrcn; empty for a task with one."""
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "max_regions"):
@@ -89,6 +93,8 @@ class TrainingConfig:
     """Adam's epsilon."""
     momentum: float = 0.9
     """SGD's momentum."""
+    loss: str = ""
+    """Which of a task's losses: kld or bce for grounding; empty for a task with one."""
     clip_norm: float = 1.0
     """Largest norm of the whole gradient."""
     batch_size: int = 64

@@ -40,17 +40,25 @@ class LoadedModel:
         features: Sequence[np.ndarray],
         boxes: Sequence[np.ndarray],
         image_sizes: Sequence[tuple[float, float]],
-    ) -> np.ndarray:
+    ) -> np.ndarray | tuple[np.ndarray, ...]:
         """Run the network on pairs of a text and an image; return its head's output.
 
         Per pair: `features` (K, D) float32, `boxes` (K, 4) xyxy pixels, `image_sizes` height and width in
-        pixels; K may differ. VQA returns logits (pairs, answers). Raises `DataError` on other shapes.
+        pixels; K may differ. VQA returns logits (pairs, answers); grounding returns the scores of the
+        regions (pairs, largest K) and their box offsets (pairs, largest K, 4), padded where K is smaller.
+        Raises `DataError` on other shapes.
         """
         with torch.inference_mode():
-            return self.model(self._batch(texts, features, boxes, image_sizes)).float().cpu().numpy()
+            output = self.model(self._batch(texts, features, boxes, image_sizes))
+        if isinstance(output, tuple):
+            return tuple(_array(part) for part in output)
+        return _array(output)
 
     def predict(self, texts, features, boxes, image_sizes) -> list[Record]:
-        """Return what the task makes of the output: for VQA, `{"index": 0, "answer": "yes"}` per pair."""
+        """Return what the task makes of the output, one record per pair.
+
+        For VQA `{"index": 0, "answer": "yes"}`; for grounding `index`, `box`, `score` and the five `best`.
+        """
         with torch.inference_mode():
             return self.task.predict(self.model, self._batch(texts, features, boxes, image_sizes))
 
@@ -78,6 +86,10 @@ class LoadedModel:
             "tokens": np.array(self.vocabulary.encode(tokenize(text), sizes.max_tokens), np.int64),
             "index": np.int64(index),
         }
+
+
+def _array(output: torch.Tensor) -> np.ndarray:
+    return output.float().cpu().numpy()
 
 
 def load(checkpoint_path: PathLike, device: str = "cpu") -> LoadedModel:

@@ -13,7 +13,7 @@ import torch
 
 from mmnas.cli import main
 from mmnas.data.demo_world import write_world
-from mmnas.tasks.vqa import VQATask
+from mmnas.tasks import task_named
 
 ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)  # the networks are tiny, and other processes may share the cores
@@ -38,10 +38,10 @@ class Run:
 
 
 class Workplace:
-    """A folder in which the VQA script is run as a user would, with a small network."""
+    """A folder in which a task's script is run as a user would, with a small network."""
 
-    def __init__(self, folder: Path, world: Path) -> None:
-        self.folder, self.data = folder, world
+    def __init__(self, folder: Path, world: Path, task: str = "vqa") -> None:
+        self.folder, self.data, self.task = folder, world, task
         (folder / "small.yml").write_text(SETTINGS)
         (folder / "small.json").write_text(json.dumps({"epoch0": GENOTYPE}))
         self.settings = [
@@ -57,7 +57,7 @@ class Workplace:
 
     def script(self, *flags: str, environment: dict | None = None, **options) -> subprocess.Popen:
         """Start the script as a process of its own."""
-        command = [*options.pop("launcher", [sys.executable]), str(ROOT / "train_vqa.py"), *flags]
+        command = [*options.pop("launcher", [sys.executable]), str(ROOT / f"train_{self.task}.py"), *flags]
         return subprocess.Popen(
             [*command, f"--DATA_PATH={self.data}"],
             cwd=self.folder,
@@ -76,6 +76,12 @@ class Workplace:
         """Read one of the files that scoring wrote."""
         return json.loads((self.folder / f"logs/ckpts/result_{split}/result_run_{version}.{kind}").read_text())
 
+    def train(self, version: str, *flags: str) -> None:
+        """Train in a process of its own; fails with its output."""
+        process = self.script(*self.train_flags(version, *flags))
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> Path:
@@ -89,9 +95,15 @@ def world(tmp_path_factory) -> Path:
 def trained(tmp_path_factory, world) -> Workplace:
     """A workplace with a run "base" of two epochs, all checkpoints kept; nobody changes it."""
     place = Workplace(tmp_path_factory.mktemp("trained"), world)
-    process = place.script(*place.train_flags("base", "--KEEP_ALL"))
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    place.train("base", "--KEEP_ALL")
+    return place
+
+
+@pytest.fixture(scope="session")
+def grounded(tmp_path_factory, world) -> Workplace:
+    """The same for grounding."""
+    place = Workplace(tmp_path_factory.mktemp("grounded"), world, "vgd")
+    place.train("base", "--KEEP_ALL")
     return place
 
 
@@ -109,7 +121,7 @@ def run(monkeypatch, capsys):
         monkeypatch.chdir(place.folder)
         data = [] if any(flag.startswith("--DATA_PATH") for flag in flags) else [f"--DATA_PATH={place.data}"]
         capsys.readouterr()
-        code = main(VQATask, [*flags, *data])
+        code = main(task_named(place.task), [*flags, *data])
         return Run(code, capsys.readouterr().err)
 
     return call

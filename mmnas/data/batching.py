@@ -17,8 +17,8 @@ Sample = Mapping[str, np.ndarray]
 def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
     """Pad and stack samples into a batch.
 
-    `features` (K, D) and `boxes` (K, 4) are padded over K, `tokens` (T,) over T, and masks, true where
-    valid, are made from the lengths; everything else is stacked as it is.
+    `features` (K, D), `boxes` (K, 4) and whatever is named `region_...` (K, ...) are padded over K, `tokens`
+    (T,) over T, and masks, true where valid, are made from the lengths; everything else is stacked as it is.
     """
     regions = [len(sample["features"]) for sample in samples]
     lengths = [len(sample["tokens"]) for sample in samples]
@@ -30,7 +30,9 @@ def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
         "token_mask": _mask(lengths),
     }
     for name in samples[0].keys() - batch.keys():
-        batch[name] = torch.from_numpy(np.stack([sample[name] for sample in samples]))
+        arrays = [sample[name] for sample in samples]
+        per_region = name.startswith("region_")
+        batch[name] = _pad(arrays, max(regions)) if per_region else torch.from_numpy(np.stack(arrays))
     return batch
 
 

@@ -1,13 +1,14 @@
 """Region features: one npz per image, behind an interface that a packed store can serve as well.
 
-The published files hold `x` (D, K), some extractors write (K, D): told apart by D. `bbox` (K, 4) are xyxy
+The published files hold `x` (D, K), some extractors write (K, D): told apart by D. Those of Mask R-CNN, as
+in MAttNet, hold `fc7` (K, 2048) and `pool5` (K, 1024) instead, which are concatenated. `bbox` (K, 4) are xyxy
 pixels. Nothing is ever unpickled from a file, and a file is read only when its image is asked for.
 """
 
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +21,7 @@ from mmnas.errors import DataError
 BORDER = 1.5
 # What numpy and zipfile raise for bytes that are no npz archive of arrays.
 _DAMAGE = (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_MASK_RCNN = ("fc7", "pool5")
 _IMAGE_ID = re.compile(r"(?:^|_)(\d{1,18})\.")
 
 
@@ -30,6 +32,10 @@ class Regions:
     features: np.ndarray
     boxes: np.ndarray
     image_size: np.ndarray
+
+
+Reader = Callable[[Path, int], Regions]
+"""Reads the npz file of one image, given the width of its features."""
 
 
 class RegionSource(Protocol):
@@ -57,11 +63,12 @@ def require_images(source: RegionSource, image_ids: Iterable[int], what: str) ->
 
 
 class NpzFolders:
-    """Folders of npz files; holds the file names, never the features."""
+    """Folders of npz files, all for the same reader; holds the file names, never the features."""
 
-    def __init__(self, folders: Sequence[Path], feature_size: int) -> None:
+    def __init__(self, folders: Sequence[Path], feature_size: int, read: Reader | None = None) -> None:
         self.folders = [Path(folder) for folder in folders]
         self.feature_size = feature_size
+        self._read = read or read_npz
         self._files = {
             image_id: (number, path.name)
             for number, folder in enumerate(self.folders)
@@ -80,7 +87,7 @@ class NpzFolders:
             number, name = self._files[image_id]
         except KeyError:
             raise DataError(f"no region features for image {image_id}; looked in {self.describe()}") from None
-        return read_npz(self.folders[number] / name, self.feature_size)
+        return self._read(self.folders[number] / name, self.feature_size)
 
     def describe(self) -> str:
         """Return the folders, comma-separated."""
@@ -95,16 +102,50 @@ def image_id_of(name: str) -> int | None:
 
 def read_npz(path: Path, feature_size: int) -> Regions:
     """Read and check one file. Raises `DataError` naming the file, the key and what to do."""
+    arrays = _load(path, ("x",))
+    return _regions(_features(arrays["x"], feature_size, path), arrays, path)
+
+
+def read_mask_rcnn_npz(path: Path, feature_size: int) -> Regions:
+    """Read and check one file of Mask R-CNN's: `fc7` and `pool5`, side by side. Raises as `read_npz` does."""
+    arrays = _load(path, _MASK_RCNN)
+    fc7, pool5 = (arrays[key] for key in _MASK_RCNN)
+    if fc7.ndim != 2 or pool5.ndim != 2 or len(fc7) != len(pool5) or fc7.shape[1] + pool5.shape[1] != feature_size:
+        raise DataError(
+            f"{path}: fc7 is {fc7.shape} and pool5 {pool5.shape}, expected (K, 2048) and (K, 1024), "
+            f"{feature_size} together"
+        )
+    features = np.concatenate([_finite(fc7, "fc7", path), _finite(pool5, "pool5", path)], axis=1)  # (K, 3072)
+    return _regions(features, arrays, path)
+
+
+def _load(path: Path, feature_keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the arrays of a file: those of the features, the boxes and the image's size."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: np.asarray(file[key]) for key in ("x", "bbox", "image_h", "image_w")}
-    except KeyError as exception:
-        raise DataError(f"{path} has no key {exception.args[0].split()[0]}; extract its features again") from None
+            for key in (*feature_keys, "bbox", "image_h", "image_w"):
+                if key not in file.files:
+                    raise DataError(f"{path} has no key {key}; {_remedy(key, file.files)}")
+            return {key: np.asarray(file[key]) for key in (*feature_keys, "bbox", "image_h", "image_w")}
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"region features vanished: {path}; restore the file and --RESUME") from None
     except _DAMAGE as exception:
         raise DataError(f"{path} is damaged or truncated ({exception}); copy or extract it again") from None
-    features = _features(arrays["x"], feature_size, path)
+
+
+def _remedy(missing: str, keys: Sequence[str]) -> str:
+    """Say what to do about a file without the key `missing`: it may be of the other kind."""
+    if missing == "x" and set(_MASK_RCNN) <= set(keys):
+        return "its fc7 and pool5 are what train_vgd.py reads by --FEAT=coco_mrcn"
+    if missing in _MASK_RCNN and "x" in keys:
+        return "its x is what train_vgd.py reads by --FEAT=vg_woref"
+    return "extract its features again"
+
+
+def _regions(features: np.ndarray, arrays: dict[str, np.ndarray], path: Path) -> Regions:
+    """Put features (K, D) together with the checked boxes and image size."""
     size = np.array([_side(arrays[key], key, path) for key in ("image_h", "image_w")], np.float32)
     return Regions(features, _boxes(arrays["bbox"], len(features), size, path), size)
 
@@ -117,12 +158,19 @@ def _features(x: np.ndarray, feature_size: int, path: Path) -> np.ndarray:
         )
     if x.shape[0] == feature_size:
         x = x.T  # (D, K) -> (K, D)
+    return _finite(x, "x", path)
+
+
+def _finite(x: np.ndarray, key: str, path: Path) -> np.ndarray:
+    """Return x (K, D) as float32, checked to hold regions and finite floats."""
     if len(x) == 0:
-        raise DataError(f"{path}: x has no region; extract the image's features again")
+        raise DataError(f"{path}: {key} has no region; extract the image's features again")
+    if x.dtype.kind != "f":
+        raise DataError(f"{path}: {key} is {x.dtype}, expected floats; extract its features again")
     with np.errstate(over="ignore"):  # the check below names what overflows
         x = x.astype(np.float32, copy=False)
     if not np.isfinite(x).all():
-        raise DataError(f"{path}: x holds NaN or infinite values; extract its features again")
+        raise DataError(f"{path}: {key} holds NaN or infinite values; extract its features again")
     return x
 
 

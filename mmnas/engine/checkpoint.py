@@ -149,12 +149,17 @@ def _misfit(name: str, found: tuple[int, ...], wanted: tuple[int, ...], path: Pa
     if name.endswith("embedding.weight") and found[1:] == wanted[1:]:
         return (
             f"{path} was trained with {found[0]} words, the data gives {wanted[0]}: "
-            "put the question files of all splits that it was trained with under --DATA_PATH"
+            "put the texts of all splits that it was trained with under --DATA_PATH"
         )
     if name.startswith("head.classifier") and found[1:] == wanted[1:]:
         return (
             f"{path} was trained with {found[0]} answers, the data gives {wanted[0]}: "
             "put the annotation files that it was trained with under --DATA_PATH"
+        )
+    if name == "region_stem.linear.weight" and found[:1] == wanted[:1]:
+        return (
+            f"{path} was trained with region features {found[1]} wide, these are {wanted[1]}: "
+            "name their kind by --FEAT of train_vgd.py, or model.feature_size by --CFG"
         )
     return f"{path} does not fit: {name} is {found}, the network's {wanted}; is it of another --MODEL size?"
 

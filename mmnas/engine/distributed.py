@@ -4,6 +4,7 @@ One device needs no process group. Objects and flags travel over a gloo group on
 waits for a GPU.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -125,8 +126,8 @@ class _PassingSignals:
             signal.signal(number, handler)
 
     def _pass(self, number: int, _: object) -> None:
-        if number == signal.SIGTERM:  # a terminal sends Ctrl-C to every process by itself
-            for pid in self.pids:
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
 

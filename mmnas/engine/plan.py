@@ -120,7 +120,7 @@ def _from_flags(task: type[Task], request: Request, checkpoint: Path | None) -> 
 
 def _configuration(task: type[Task], request: Request, size: str, version: str) -> Config:
     """Return what YAML and flags say; `version` names a run that was given no name."""
-    return load_config(
+    config = load_config(
         task.name,
         size,
         split=request.split or task.splits[0],
@@ -128,6 +128,7 @@ def _configuration(task: type[Task], request: Request, size: str, version: str) 
         overrides=request.overrides,
         file=request.file,
     )
+    return task.settle(config)
 
 
 def _from_checkpoint(

@@ -25,7 +25,7 @@ def write_result(result: Result, task: Task, plan: Plan, split: str, samples: in
     if seen:
         log.warning("%s was trained on (--SPLIT=%s): this is no held-out score", split, plan.config.split)
     for name, value in result.summary.items():
-        log.info("%-12s %6.2f%s", name, value, "  (trained on)" if seen else "")
+        log.info("%s%-12s %6.2f%s", f"{split:<8}" if several else "", name, value, "  (trained on)" if seen else "")
     log.info("result: %s", path)
     return path
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import time
 from pathlib import Path
 
 import torch
@@ -10,10 +11,11 @@ from torch import nn
 from mmnas.engine.checkpoint import Checkpoint, load_weights
 from mmnas.engine.distributed import Group, launch
 from mmnas.engine.evaluator import Evaluator
+from mmnas.engine.interrupt import InterruptedRun
 from mmnas.engine.logging import Scalars, start_logging
 from mmnas.engine.plan import Plan, Request, make_plan
 from mmnas.engine.results import write_result
-from mmnas.engine.trainer import InterruptedRun, Trainer
+from mmnas.engine.trainer import Trainer
 from mmnas.errors import MMNasError
 from mmnas.tasks.base import Task
 
@@ -44,6 +46,8 @@ def _run(group: Group, task_class: type[Task], request: Request) -> int:
         log.info("%s", exception)
         return exception.exit_code
     except MMNasError as exception:
+        if group.rank:
+            time.sleep(1.0)  # rank 0 has mostly met the same error, says it, and the run ends before this one does
         log.error("error: %s", exception)
         return 2
     return 0

@@ -7,7 +7,6 @@ step goes on to the same bits.
 import contextlib
 import logging
 import signal
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from mmnas.engine.checkpoint import (
 )
 from mmnas.engine.distributed import Group
 from mmnas.engine.evaluator import Evaluator
+from mmnas.engine.interrupt import InterruptedRun, StopSignal
 from mmnas.engine.loading import BatchLoader
 from mmnas.engine.logging import Scalars, progress
 from mmnas.engine.schedule import schedule_of
@@ -39,37 +39,6 @@ log = logging.getLogger(__name__)
 # Losses leave the device, and processes agree whether to stop, once in this many steps.
 REPORT_EVERY = 20
 AGREE_EVERY = 10
-
-
-class InterruptedRun(Exception):
-    """A signal ended the run after a checkpoint was written; `exit_code` is 128 + its number."""
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + number
-
-
-class StopSignal:
-    """Notes the first SIGINT or SIGTERM; a second one has its usual effect at once."""
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def __enter__(self) -> "StopSignal":
-        self._previous = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: object) -> None:
-        self.number = number
-        for each in self._previous:
-            signal.signal(each, signal.SIG_DFL if each == signal.SIGTERM else signal.default_int_handler)
 
 
 class Trainer:
@@ -149,7 +118,7 @@ class Trainer:
         """Take one optimiser step; return loss and gradient norm (2,) still on the device."""
         torch.manual_seed(_step_seed(self.config.training.seed, self.group.rank, number))
         losses = []
-        parts = _split(batch, self.config.training.accumulate)
+        parts = _split(self.task.with_totals(batch), self.config.training.accumulate)
         for position, part in enumerate(parts):
             with self._synchronised(position == len(parts) - 1), _autocast(self.config, self.group.device):
                 loss = self.task.loss(self.network, part)["total"]
@@ -265,9 +234,11 @@ def _autocast(config: Config, device: torch.device) -> torch.autocast:
 
 
 def _split(batch: Batch, parts: int) -> list[Batch]:
-    """Cut a batch along its samples into at most `parts` batches."""
+    """Cut a batch along its samples into at most `parts` batches; scalars go to each of them."""
     parts = min(parts, len(batch["index"]))
-    pieces = {name: tensor.tensor_split(parts) for name, tensor in batch.items()}
+    pieces = {
+        name: tensor.tensor_split(parts) if tensor.ndim else [tensor] * parts for name, tensor in batch.items()
+    }
     return [{name: piece[position] for name, piece in pieces.items()} for position in range(parts)]
 
 

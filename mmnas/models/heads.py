@@ -5,7 +5,7 @@ Letters: B batch, T tokens, N regions, H hidden size, P pooled size (2H), A outp
 
 from torch import Tensor, nn
 
-from mmnas.models.layers import AttentionPooling, LayerNorm
+from mmnas.models.layers import AttentionPooling, LayerNorm, mask_to_bias
 
 
 class FusionHead(nn.Module):
@@ -27,5 +27,38 @@ class FusionHead(nn.Module):
 
     def forward(self, language: Tensor, token_mask: Tensor, regions: Tensor, region_mask: Tensor) -> Tensor:
         """Return logits (B, A) from language (B, T, H) and regions (B, N, H)."""
-        fused = self.language_pooling(language, token_mask) + self.region_pooling(regions, region_mask)  # (B, P)
-        return self.classifier(self.norm(fused))
+        return self.classify(self.language_pooling(language, token_mask), self.region_pooling(regions, region_mask))
+
+    def classify(self, language: Tensor, regions: Tensor) -> Tensor:
+        """Return logits (B, A) from both pooled streams, each (B, P)."""
+        return self.classifier(self.norm(language + regions))
+
+
+class GroundingHead(nn.Module):
+    """Add the pooled language to every region, normalise; score each region and regress its box."""
+
+    def __init__(
+        self, *, hidden: int, pooling_size: int, glimpses: int, pooled: int, dropout: float, softmax: bool = True
+    ) -> None:
+        super().__init__()
+        self.language_pooling = AttentionPooling(
+            hidden=hidden, inner=pooling_size, glimpses=glimpses, out=pooled, dropout=dropout
+        )
+        self.region_linear = nn.Linear(hidden, pooled)
+        self.norm = LayerNorm(pooled)
+        self.score = nn.Linear(pooled, 1)
+        self.box = nn.Linear(pooled, 4)
+        self.softmax = softmax
+
+    def forward(
+        self, language: Tensor, token_mask: Tensor, regions: Tensor, region_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return scores (B, N) and box offsets (B, N, 4) from language (B, T, H) and regions (B, N, H).
+
+        The scores are float32: a log-softmax over the valid regions, or logits when built without. Padded
+        regions have about `MASKED_LOGIT` either way.
+        """
+        query = self.language_pooling(language, token_mask)[:, None]  # (B, P) -> (B, 1, P)
+        fused = self.norm(query + self.region_linear(regions))  # (B, N, P)
+        logits = self.score(fused)[..., 0].float() + mask_to_bias(region_mask)  # (B, N, 1) -> (B, N)
+        return logits.log_softmax(dim=-1) if self.softmax else logits, self.box(fused)

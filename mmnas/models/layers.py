@@ -64,13 +64,26 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor, source_mask: Tensor | None, relation: Tensor | None) -> Tensor:
         """Let x (B, Q, H) attend to source (B, K, H); relation (B, Q, K, R). Returns (B, Q, H)."""
+        term = None if self.relation is None else self.relation_term(relation)
+        return self.attend(x, *self.keys_values(source), source_mask, term)
+
+    def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values, each (B, h, K, w), of source (B, K, H)."""
+        return self._split(self.key(source)), self._split(self.value(source))
+
+    def relation_term(self, relation: Tensor) -> Tensor:
+        """Return what a relation (B, Q, K, R) adds to the logits, (B, h, Q, K) float32."""
+        term = self.relation(relation).float().clamp(min=RELATION_FLOOR).log()  # relu, then the floor
+        return term.permute(0, 3, 1, 2)
+
+    def attend(
+        self, x: Tensor, key: Tensor, value: Tensor, source_mask: Tensor | None, term: Tensor | None
+    ) -> Tensor:
+        """Let x (B, Q, H) attend to keys and values, with a relation term where there is one; (B, Q, H)."""
         query = self._split(self.query(x))  # (B, h, Q, w)
-        key = self._split(self.key(source))  # (B, h, K, w)
-        value = self._split(self.value(source))
         bias = None if source_mask is None else mask_to_bias(source_mask)[:, None, None]  # (B, 1, 1, K)
-        if self.relation is not None:
-            term = self.relation(relation).float().clamp(min=RELATION_FLOOR).log()  # relu, then the floor
-            bias = term.permute(0, 3, 1, 2) + (0 if bias is None else bias)  # (B, h, Q, K)
+        if term is not None:
+            bias = term + (0 if bias is None else bias)  # (B, h, Q, K)
         attended = F.scaled_dot_product_attention(
             query,
             key,

@@ -41,11 +41,20 @@ class MMNasNet(nn.Module):
         self.head = head
 
     def forward(self, batch: Mapping[str, Tensor]):
-        """Run a batch (the names and shapes of `tasks.base.Batch`) and return the head's output."""
+        """Run a batch (the names and shapes of `tasks.base.Batch`) and return the head's output.
+
+        Its images and captions belong together row by row, unless `pair_images` (P,) and `pair_captions` (P,)
+        name the rows of P pairs: each image and caption then passes its stem and the encoder once.
+        """
         token_mask, region_mask, boxes = batch["token_mask"], batch["region_mask"], batch["boxes"]
         memory = self.backbone.encode(self.token_stem(batch["tokens"]), token_mask)  # (B, T, H)
         regions = self.region_stem(batch["features"], boxes, batch["image_sizes"])  # (B, N, H)
         relation = None if self.relation is None else self.relation(boxes, region_mask)
+        if "pair_images" in batch:
+            images, captions = batch["pair_images"], batch["pair_captions"]
+            regions, region_mask = regions.index_select(0, images), region_mask[images]
+            relation = None if relation is None else relation.index_select(0, images)
+            memory, token_mask = memory.index_select(0, captions), token_mask[captions]
         regions = self.backbone.decode(regions, region_mask, memory, token_mask, relation)
         return self.head(memory, token_mask, regions, region_mask)
 

@@ -10,6 +10,9 @@ operation, several in parallel and a mixed operation are interchangeable:
     relation (B, X, X, R)  the relation embedding; None where the genotype does not use it
 
 Nearly all return `LayerNorm(x + Dropout(f(x)))`, (B, X, H).
+
+What depends on the memory alone, or on the relation alone, is computed apart (`of_memory`, `of_relation`) from
+the rest (`run`), so that retrieval does it once per caption or image.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +29,12 @@ OptionalTensor = Tensor | None
 
 
 class Operation(nn.Module):
-    """The one signature. Subclasses without parameters override `forward`."""
+    """The one signature. Subclasses give `run`, and the parts of it that they need."""
+
+    reads_memory = False
+    """Whether the output depends on the memory."""
+    rows_apart = False
+    """Whether no position of x sees another, so that a sequence may hold those of several images."""
 
     def forward(
         self,
@@ -37,13 +45,25 @@ class Operation(nn.Module):
         relation: OptionalTensor = None,
     ) -> Tensor:
         """Return (B, X, H)."""
+        return self.run(x, x_mask, self.of_memory(memory), memory_mask, self.of_relation(relation))
+
+    def of_memory(self, memory: OptionalTensor) -> tuple[Tensor, Tensor] | None:
+        """Return what the operation makes of the memory, rows first; None where it does not read it."""
+        return None
+
+    def of_relation(self, relation: OptionalTensor) -> OptionalTensor:
+        """Return what the operation makes of the relation, rows first; None where it does not read it."""
+        return None
+
+    def run(self, x, x_mask, memory_part, memory_mask, relation_part) -> Tensor:
+        """Return (B, X, H) from x and what `of_memory` and `of_relation` gave."""
         raise NotImplementedError
 
 
 class Zero(Operation):
     """`none`: nothing passes."""
 
-    def forward(self, x, x_mask, memory=None, memory_mask=None, relation=None):
+    def run(self, x, x_mask, memory_part, memory_mask, relation_part):
         """Return zeros that still stand in the graph."""
         return x * 0.0
 
@@ -51,7 +71,7 @@ class Zero(Operation):
 class Identity(Operation):
     """`skip_connect`."""
 
-    def forward(self, x, x_mask, memory=None, memory_mask=None, relation=None):
+    def run(self, x, x_mask, memory_part, memory_mask, relation_part):
         """Return x."""
         return x
 
@@ -59,7 +79,7 @@ class Identity(Operation):
 class GELU(Operation):
     """`gelu`: the activation alone."""
 
-    def forward(self, x, x_mask, memory=None, memory_mask=None, relation=None):
+    def run(self, x, x_mask, memory_part, memory_mask, relation_part):
         """Return gelu(x) in its tanh form, as published."""
         return F.gelu(x, approximate="tanh")
 
@@ -72,11 +92,11 @@ class Residual(Operation):
         self.dropout = nn.Dropout(dropout)
         self.norm = LayerNorm(hidden)
 
-    def forward(self, x, x_mask, memory=None, memory_mask=None, relation=None):
+    def run(self, x, x_mask, memory_part, memory_mask, relation_part):
         """Return (B, X, H)."""
-        return self.norm(x + self.dropout(self.transform(x, x_mask, memory, memory_mask, relation)))
+        return self.norm(x + self.dropout(self.transform(x, x_mask, memory_part, memory_mask, relation_part)))
 
-    def transform(self, x, x_mask, memory, memory_mask, relation) -> Tensor:
+    def transform(self, x, x_mask, memory_part, memory_mask, relation_part) -> Tensor:
         """Compute f(x)."""
         raise NotImplementedError
 
@@ -94,25 +114,43 @@ class Attention(Residual):
 class SelfAttention(Attention):
     """SA, and RSA when built with a relation size: x attends to x."""
 
-    def transform(self, x, x_mask, memory, memory_mask, relation):
+    def of_relation(self, relation):
+        """Return what the relation adds to the logits, for RSA."""
+        return None if self.attention.relation is None else self.attention.relation_term(relation)
+
+    def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
         """Attend to the valid positions of x."""
-        return self.attention(x, x, x_mask, relation)
+        return self.attention.attend(x, *self.attention.keys_values(x), x_mask, relation_part)
 
 
 class GuidedAttention(Attention):
     """GA: x attends to the encoder's output."""
 
-    def transform(self, x, x_mask, memory, memory_mask, relation):
+    reads_memory = True
+    rows_apart = True
+
+    def of_memory(self, memory):
+        """Return the memory's keys and values."""
+        return self.attention.keys_values(memory)
+
+    def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
         """Attend to the valid positions of the memory."""
-        return self.attention(x, memory, memory_mask, None)
+        return self.attention.attend(x, *memory_part, memory_mask, None)
 
 
 class UnifiedAttention(Attention):
     """`uniimg_att`: x attends to x and the memory together, padding included, as published."""
 
-    def transform(self, x, x_mask, memory, memory_mask, relation):
+    reads_memory = True
+
+    def of_memory(self, memory):
+        """Return the memory's keys and values."""
+        return self.attention.keys_values(memory)
+
+    def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
         """Attend to the concatenation (B, X + T, H)."""
-        return self.attention(x, torch.cat([x, memory], dim=1), None, None)
+        pairs = zip(self.attention.keys_values(x), memory_part, strict=True)
+        return self.attention.attend(x, *(torch.cat(pair, dim=2) for pair in pairs), None, None)
 
 
 class FeedForward(Residual):
@@ -122,7 +160,7 @@ class FeedForward(Residual):
         super().__init__(hidden, dropout)
         self.mlp = MLP(size=hidden, inner=expansion * hidden, out=hidden, dropout=dropout)
 
-    def transform(self, x, x_mask, memory, memory_mask, relation):
+    def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
         """Apply the MLP at every position."""
         return self.mlp(x)
 
@@ -135,7 +173,7 @@ class DeepFeedForward(Residual):
         self.first = nn.Linear(hidden, 2 * hidden)
         self.mlp = MLP(size=2 * hidden, inner=2 * hidden, out=hidden, dropout=dropout)
 
-    def transform(self, x, x_mask, memory, memory_mask, relation):
+    def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
         """Apply the three linears at every position."""
         return self.mlp(self.dropout(F.relu(self.first(x))))
 
@@ -148,7 +186,7 @@ class GatedLinear(Residual):
         widths = [hidden, *(hidden * 2**level for level in reversed(range(depth)))]
         self.units = nn.ModuleList(nn.Linear(a, 2 * b) for a, b in zip(widths, widths[1:], strict=False))
 
-    def transform(self, x, x_mask, memory, memory_mask, relation):
+    def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
         """Apply the units in turn, ReLU and dropout between them."""
         for index, unit in enumerate(self.units):
             x = F.glu(unit(self.dropout(F.relu(x)) if index else x), dim=-1)
@@ -164,7 +202,7 @@ class Convolution(Residual):
         self.conv = nn.Conv1d(hidden, hidden, kernel, padding=kernel // 2, groups=groups)
         self.pointwise = nn.Conv1d(hidden, hidden, 1) if separable else None
 
-    def transform(self, x, x_mask, memory, memory_mask, relation):
+    def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
         """Convolve along the positions."""
         y = self.conv(x.transpose(1, 2))  # (B, X, H) -> (B, H, X)
         if self.pointwise is not None:

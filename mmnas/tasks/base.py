@@ -11,7 +11,7 @@ A batch is a dict of named tensors (B samples, N regions, T tokens, D feature si
     tokens (B, T) int64            token_mask (B, T) bool; padded with id 0
     index (B,) int64               the sample's place in its data set
 
-and the task's own targets.
+and the task's own targets; those named `region_...` are (B, N, ...) and padded as the regions are.
 """
 
 from abc import ABC, abstractmethod
@@ -61,6 +61,14 @@ class Task(ABC):
         self.config = config
         self.vocabularies: dict[str, list[str]] = {}
 
+    @classmethod
+    def settle(cls, config: Config) -> Config:
+        """Return the configuration of a new run with what follows from its other keys.
+
+        Raises `ConfigError` naming the key and the valid values for one that the task does not know.
+        """
+        return config
+
     @property
     def scores_val(self) -> bool:
         """Whether val is held out of training and may be scored along the way."""
@@ -85,6 +93,10 @@ class Task(ABC):
     @abstractmethod
     def build_model(self, genotype: Genotype, pretrained_words: bool) -> nn.Module:
         """Build the network for the vocabularies at hand, its embedding from word vectors if asked."""
+
+    def with_totals(self, batch: Batch) -> Batch:
+        """Add the sums over a whole batch, as scalars, that the loss of a part of it is divided by."""
+        return batch
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:

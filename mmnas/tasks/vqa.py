@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmnas.config import Config
 from mmnas.data import vqa_json
 from mmnas.data.features import NpzFolders, RegionSource, require_images
 from mmnas.data.ragged import Ragged
@@ -83,6 +84,10 @@ class VQATask(Task):
     headline = "overall"
     vocabulary_names = ("tokens", "answers")
 
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._scored: dict[str, tuple[list[int], list[Annotation] | None]] = {}  # per split: ids, references
+
     def build_vocabularies(self) -> dict[str, list[str]]:
         """Make words from the questions of all splits and answers from train and val, as published.
 
@@ -126,11 +131,11 @@ class VQATask(Task):
     def evaluation_set(self, split: str) -> VQADataset:
         """Return val with its annotations, or test (test2015) without any."""
         if split == "val":
-            questions, self.references = self._read_annotated("val")
+            questions, annotations = self._read_annotated("val")
         else:
             questions = vqa_json.read_questions(vqa_json.require_questions(self.config.paths.data, split))
-            self.references = None
-        self.question_ids = [question.question_id for question in questions]
+            annotations = None
+        self._scored[split] = [question.question_id for question in questions], annotations
         return self._dataset(questions, None, f"{split} questions")
 
     def _read_annotated(self, split: str) -> tuple[list[Question], list[Annotation]]:
@@ -181,12 +186,11 @@ class VQATask(Task):
 
     def score(self, records: list[Record], split: str) -> Result:
         """VQA accuracy in percent, in both forms; the summary shows the official one."""
-        predictions = [
-            {"answer": record["answer"], "question_id": self.question_ids[record["index"]]} for record in records
-        ]
-        if self.references is None:
+        question_ids, annotations = self._scored[split]
+        answers = {question_ids[record["index"]]: record["answer"] for record in records}
+        predictions = [{"answer": answer, "question_id": question_id} for question_id, answer in answers.items()]
+        if annotations is None:
             return Result(predictions, {}, {})
-        answers = {prediction["question_id"]: prediction["answer"] for prediction in predictions}
-        metrics = {form: vqa_accuracy(answers, self.references, form) for form in FORMS}
+        metrics = {form: vqa_accuracy(answers, annotations, form) for form in FORMS}
         official = metrics["official"]
         return Result(predictions, {"overall": official["overall"], **official["answer_type"]}, metrics)

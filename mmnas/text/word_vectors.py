@@ -10,130 +10,22 @@ import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
-import io
 import json
 import logging
-import re
 import zipfile
-import zlib
-from collections.abc import Container, Iterable, Iterator, Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mmnas.errors import DataError
-from mmnas.files import PathLike, read_json, replacing
+from mmnas.files import PathLike, replacing
+from mmnas.text.vector_sources import PUBLISHED, WIDTH, GloveText, SpacyVectors, VectorSource
 
-WIDTH = 300
-PUBLISHED = "en_vectors_web_lg"
 _UNDER_DATA_ROOT = (f"{PUBLISHED}*", "word_vectors", "glove.840B.300d.txt", "glove.840B.300d.zip")
 _ARCHIVE = f"https://github.com/explosion/spacy-models/releases/download/{PUBLISHED}-2.1.0/{PUBLISHED}-2.1.0.tar.gz"
 
-_WIDER = re.compile(rb"[^ ]* -?[\d.]*\d(e[-+]?\d+)? ")  # a GloVe line whose second field is a number
-
 logger = logging.getLogger(__name__)
-
-
-class SpacyVectors:
-    """The vectors of a spaCy package or directory, in the layout of spaCy 2 or 3, read where they lie.
-
-    `spacy.load` is no way in: it refuses the metadata of 2.x packages and copies the table into memory.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        vocab = _vocab_directory(path)
-        self.files = (vocab / "vectors", vocab / "key2row")  # what the cache takes for the table's identity
-        settings = vocab / "vectors.cfg"
-        if settings.exists() and read_json(settings, "spaCy vector settings").get("mode") == "floret":
-            raise DataError(f"word vectors in floret mode hold no words: {vocab}: take {PUBLISHED} or GloVe")
-        try:
-            self.rows = np.lib.format.open_memmap(self.files[0], mode="r")
-        except (OSError, ValueError) as exception:
-            raise DataError(f"word vectors are damaged: {self.files[0]}: {exception}") from None
-        if self.rows.shape[1:] != (WIDTH,):
-            raise DataError(f"word vectors must be (words, {WIDTH}), not {self.rows.shape}: {self.files[0]}")
-
-    def lookup(self, tokens: Set[str]) -> dict[str, np.ndarray]:
-        """Return the vectors of those `tokens` that the table holds; DataError when its index is damaged."""
-        import srsly
-        from spacy.strings import get_string_id
-
-        try:
-            row_of = srsly.read_msgpack(self.files[1])
-            found = {token: row_of.get(get_string_id(token)) for token in tokens}
-            found = {token: row for token, row in found.items() if row is not None}
-            return {token: np.array(self.rows[row], dtype=np.float32) for token, row in found.items()}
-        except (OSError, ValueError, TypeError, AttributeError, IndexError) as exception:
-            raise DataError(f"word vectors are damaged: {self.files[1]}: {exception}") from None
-
-
-class GloveText:
-    """A GloVe text file, plain or zipped: a line is a token and its 300 numbers, separated by spaces."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.files = (path,)
-
-    def lookup(self, tokens: Set[str]) -> dict[str, np.ndarray]:
-        """Return the vectors of those `tokens` that the file holds; it is read until all are found.
-
-        Raises DataError that names the first line that is too short, too wide or not numeric.
-        """
-        wanted = {token.encode(): token for token in tokens}
-        found: dict[str, np.ndarray] = {}
-        with _lines(self.path) as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    token, vector = _parse(line.rstrip(), wanted)
-                except ValueError as exception:
-                    raise DataError(f"word vectors: {self.path}, line {number}: {exception}") from None
-                if vector is not None and token in wanted:
-                    found[wanted.pop(token)] = vector
-                    if not wanted:
-                        break
-        return found
-
-
-def _parse(line: bytes, wanted: Container[bytes]) -> tuple[bytes, np.ndarray | None]:
-    """Return token and vector of a GloVe line, without the vector when the token cannot be wanted.
-
-    Raises ValueError for a wrong width or something not numeric. A few tokens of GloVe 840B hold spaces
-    (". . ."): the vector is the last 300 fields, and a wider line has a number where such a token goes on.
-    """
-    spaces = line.count(b" ")
-    if spaces < WIDTH or (spaces > WIDTH and _WIDER.match(line)):
-        raise ValueError(f"{spaces} numbers where {WIDTH} belong: take glove.840B.300d, or download it anew")
-    head = line[: line.index(b" ")]
-    if head not in wanted:
-        return head, None
-    token, *numbers = line.rsplit(b" ", WIDTH)
-    return token, np.array(numbers, dtype=np.float32)
-
-
-@contextlib.contextmanager
-def _lines(path: Path) -> Iterator[Iterable[bytes]]:
-    """Give the lines of a GloVe `.txt` or `.zip`; a failure to read them becomes a DataError."""
-    try:
-        if path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive, archive.open(_text_member(archive)) as member:
-                yield io.BufferedReader(member, 1 << 20)
-        else:
-            with open(path, "rb") as file:
-                yield file
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as exception:
-        raise DataError(f"word vectors cannot be read: {path}: {exception}: download it anew") from None
-
-
-def _text_member(archive: zipfile.ZipFile) -> str:
-    """Return the name of the 300-d text file in a zip as GloVe is distributed (6B holds four widths)."""
-    names = [name for name in archive.namelist() if name.endswith(".txt")]
-    if not names:
-        raise DataError(f"word vectors: {archive.filename} holds no .txt file: download it anew")
-    return min(names, key=lambda name: f".{WIDTH}d." not in name)
-
-
-VectorSource = SpacyVectors | GloveText
 
 
 def word_vectors(
@@ -200,17 +92,6 @@ def _other_packages() -> list[SpacyVectors]:
             with contextlib.suppress(DataError):  # the small packages have none, which is no fault here
                 tables.append(SpacyVectors(package))
     return tables
-
-
-def _vocab_directory(path: Path) -> Path:
-    """Return the `vocab` folder in a spaCy directory, its package, or the unpacked archive of the package."""
-    for pattern in ("vocab", "*/vocab", "*/*/vocab"):
-        found = sorted(vocab for vocab in path.glob(pattern) if (vocab / "vectors").exists())
-        if len(found) > 1:
-            raise DataError(f"word vectors: {path} holds several: name one of {', '.join(map(str, found))}")
-        if found and (found[0] / "key2row").exists():
-            return found[0]
-    raise DataError(f"word vectors: {path} has no vocab/vectors with vocab/key2row: check the path")
 
 
 def _mean_vectors(words: Sequence[str], table: VectorSource) -> np.ndarray:

@@ -11,6 +11,7 @@ from spacy.strings import get_string_id
 
 from mmnas.errors import DataError
 from mmnas.text import word_vectors as module
+from mmnas.text.vector_sources import GloveText, SpacyVectors
 from mmnas.text.word_vectors import word_vectors
 
 TOKENS = ("PAD", "UNK", "do", "nt", "red", "Red", "case", "NOUN", "bus", "café", "can", "'s", "5", "$", ".")
@@ -134,7 +135,7 @@ def test_directory_written_by_todays_spacy_gives_what_its_pipeline_gives(tmp_pat
 
 
 def test_the_table_is_mapped_not_loaded(tmp_path):
-    source = module.SpacyVectors(write_vocab(tmp_path))
+    source = SpacyVectors(write_vocab(tmp_path))
     assert isinstance(source.rows, np.memmap)
     assert type(source.lookup({"red"})["red"]) is np.ndarray
 
@@ -322,7 +323,7 @@ def test_cache_is_used_while_words_and_table_stay(tmp_path, monkeypatch):
     first = word_vectors(WORDS, path, cache)
     assert len(list(cache.iterdir())) == 1
     with monkeypatch.context() as patch:
-        patch.setattr(module.GloveText, "lookup", None)
+        patch.setattr(GloveText, "lookup", None)
         assert np.array_equal(word_vectors(WORDS, path, cache), first)
     assert word_vectors(["red"], path, cache).shape == (1, 300)
     write_glove(path, [glove_line("red", np.full(300, 7)), glove_line("bus")])

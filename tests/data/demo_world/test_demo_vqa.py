@@ -122,3 +122,24 @@ def test_guessing_by_the_question_type_fails_and_every_answer_is_frequent():
     frequent = sum(answers.values(), Counter())
     assert set(frequent) == {"yes", "no", "1", "2", "3", "4", *COLORS, *SHAPES, *SIZES}
     assert min(frequent.values()) > 8
+
+
+def test_what_ignores_the_image_stays_near_the_prior():
+    """A lookup of the whole question, else of its type, learnt on train: the best that text alone allows."""
+    asked = {"train2014": [], "val2014": []}
+    for scene in draw_scenes(400, 0):
+        if scene.split in asked:
+            asked[scene.split] += ask(scene, 24, 0, "questions")
+    by_text, by_type = defaultdict(Counter), defaultdict(Counter)
+    for question in asked["train2014"]:
+        by_text[question.text][question.answer] += 1
+        by_type[question.question_type][question.answer] += 1
+
+    def share(pick) -> float:
+        hits = [question.answer == pick(question).most_common(1)[0][0] for question in asked["val2014"]]
+        return sum(hits) / len(hits)
+
+    prior = share(lambda question: by_type[question.question_type])
+    blind = share(lambda question: by_text.get(question.text) or by_type[question.question_type])
+    assert prior < 0.5
+    assert blind < prior + 0.08

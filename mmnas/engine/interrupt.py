@@ -1,0 +1,45 @@
+"""Stopping a run from outside: Ctrl-C or SIGTERM asks for a checkpoint and an end."""
+
+import signal
+import threading
+import time
+
+
+class InterruptedRun(Exception):
+    """A signal ended the run after a checkpoint was written; `exit_code` is 128 + its number."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
+class StopSignal:
+    """Notes the first SIGINT or SIGTERM; one that comes later has its usual effect at once.
+
+    A terminal and a launcher may both pass on what the user pressed once, so signals that come together
+    count as one.
+    """
+
+    TOGETHER = 1.0  # seconds
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._since = 0.0
+
+    def __enter__(self) -> "StopSignal":
+        self._previous = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: object) -> None:
+        if not self.number:
+            self.number, self._since = number, time.monotonic()
+        elif time.monotonic() - self._since > self.TOGETHER:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)

@@ -1,0 +1,105 @@
+"""Every command of the README runs, with a network small enough for a test."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import mmnas
+from mmnas.__main__ import main as mmnas_main
+from mmnas.demo import demo
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in re.findall(r"^```\n(.*?)^```", README, re.S | re.M)
+    for line in block.splitlines()
+    if re.match(r"(make|python3|torchrun|source) ", line)
+] + re.findall(r"`((?:make|python3|torchrun|source) [^`\n]*)`", README)
+
+
+def test_every_kind_of_command_is_known():
+    kinds = {" ".join(shlex.split(command)[:2]) for command in COMMANDS}
+    assert kinds == {
+        "make demo", "make test", "make install", "source .venv/bin/activate", "python3 train_vqa.py",
+        "python3 -m", "torchrun --nproc_per_node=4",
+    }  # fmt: skip
+
+
+def test_make_targets_are_there():
+    for command in {command for command in COMMANDS if command.startswith("make")}:
+        planned = subprocess.run(
+            [*command.split(), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert ".venv" in planned.stdout or "up to date" in planned.stdout or "Nothing" in planned.stdout
+
+
+def test_the_runs_in_their_order(place, run):
+    """Train, resume, val and test as the README has them, with the workplace's small network."""
+    done = []
+    for command in COMMANDS:
+        words = shlex.split(command)
+        if words[1] == "train_vqa.py" and "--help" not in words:
+            flags = [word for word in words[2:] if not word.startswith("--GPU")] + ["--GPU=cpu"]
+            first = "--RUN=train" in flags and "--RESUME" not in flags
+            result = run(place, *flags, *(place.settings if first else []))
+            assert result.code == 0, (command, result.output)
+            done.append(flags[0])
+    assert done == ["--RUN=train", "--RUN=train", "--RUN=val", "--RUN=test"]
+    for split in ("val", "test"):
+        assert place.result(split, "mine") and place.result(split, "mine", "meta.json")
+
+
+def test_torchrun(place):
+    command = next(command for command in COMMANDS if command.startswith("torchrun"))
+    words = shlex.split(command.replace("=4", "=2"))[1:]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    flags = [word for word in words[2:] if word.startswith("--")] + [*place.settings, "--MAX_EPOCH=1"]
+    process = place.script(*flags, launcher=[*launcher, words[0]])
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+
+
+def test_make_world(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = next(command for command in COMMANDS if "make-world" in command)
+    words = shlex.split(command.replace("--images 400", "--images 20"))
+    assert mmnas_main(words[3:]) == 0
+    assert (tmp_path / words[4] / "vqa").is_dir()
+
+
+def test_help_lists_the_flags_of_the_readme(run, place, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(place, "--help")
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    for flag in re.findall(r"`(--[A-Z_]+)", README):
+        assert flag in shown
+
+
+def test_python_example(trained, place, monkeypatch):
+    """The block as it stands, with one image's arrays and the trained run in place of the demo's."""
+    code = re.search(r"^```python\n(.*?)^```", README, re.S | re.M)[1]
+    path = trained.checkpoint("base", "epoch2.pkl")
+    code = re.sub(r'load\(".*?"\)', f'load("{path}")', code)
+    with np.load(next((place.data / "coco_extract/val2014").glob("*.npz"))) as file:
+        names = {"features": file["x"].T, "boxes": file["bbox"]}
+    exec(code, names)
+    assert names["logits"].shape == (1, len(names["model"].vocabularies["answers"]))
+    assert names["mmnas"] is mmnas
+
+
+def test_demo_ends_with_its_table(tmp_path, monkeypatch, place, capfd):
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(tmp_path / "data", ignore_errors=True)
+    assert demo("vqa", images=40, flags=[f"--CFG={place.folder}/small.yml", "--MAX_EPOCH=1"]) == 0
+    shown = capfd.readouterr().out
+    table = shown[shown.index("VQA accuracy on val") :]
+    for row in ("overall", "yes/no", "number", "other", "prior", "checkpoint: logs", "result:     logs"):
+        assert row in table
+    assert (tmp_path / "logs/ckpts/result_test/result_run_demo_vqa.json").is_file()
