@@ -27,6 +27,14 @@ def main(task: type[Task], arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Formatter(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=110)
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return str(action.metavar or default_metavar)  # without the brackets of an optional value
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         raise ConfigError(f"{message}; --help lists the flags")
@@ -57,9 +65,12 @@ def parse(task: type[Task], arguments: Sequence[str]):
 
 def _parser(task: type[Task], flags: Sequence[Flag]) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog=f"train_{task.name}.py", description=task.__doc__, allow_abbrev=False,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=110),
-    )  # fmt: skip
+        prog=f"train_{task.name}.py",
+        usage=f"python3 train_{task.name}.py --RUN=train|val|test [flags]",
+        description=task.__doc__,
+        allow_abbrev=False,
+        formatter_class=_Formatter,
+    )
     groups = {name: parser.add_argument_group(name) for name in dict.fromkeys(flag.group for flag in flags)}
     for flag in flags:
         groups[flag.group].add_argument(

@@ -200,7 +200,7 @@ def test_help_lists_every_flag_with_its_default_in_its_group(capsys):
 
 def test_help_begins_with_the_script_and_its_task(capsys):
     text = help_text(capsys)
-    assert text.startswith("usage: train_vqa.py")
+    assert text.startswith("usage: python3 train_vqa.py")
     assert VQATask.__doc__ in text
 
 

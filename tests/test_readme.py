@@ -12,7 +12,7 @@ import pytest
 import mmnas
 from mmnas.__main__ import main as mmnas_main
 from mmnas.demo import demo
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Workplace
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
@@ -27,7 +27,7 @@ def test_every_kind_of_command_is_known():
     kinds = {" ".join(shlex.split(command)[:2]) for command in COMMANDS}
     assert kinds == {
         "make demo", "make test", "make install", "source .venv/bin/activate", "python3 train_vqa.py",
-        "python3 -m", "torchrun --nproc_per_node=4",
+        "python3 train_vgd.py", "python3 -m", "torchrun --nproc_per_node=4",
     }  # fmt: skip
 
 
@@ -39,20 +39,28 @@ def test_make_targets_are_there():
         assert ".venv" in planned.stdout or "up to date" in planned.stdout or "Nothing" in planned.stdout
 
 
-def test_the_runs_in_their_order(place, run):
-    """Train, resume, val and test as the README has them, with the workplace's small network."""
-    done = []
+@pytest.mark.parametrize(
+    ("task", "runs", "results"),
+    [
+        ("vqa", "train train val test", ["val/result_run_mine", "test/result_run_mine"]),
+        ("vgd", "train test", ["test/result_run_ground_testA", "test/result_run_ground_testB"]),
+    ],
+)
+def test_the_runs_in_their_order(tmp_path, world, run, task, runs, results):
+    """Train, resume, val and test as the README has them, with a small network."""
+    place, done = Workplace(tmp_path, world, task), []
     for command in COMMANDS:
         words = shlex.split(command)
-        if words[1] == "train_vqa.py" and "--help" not in words:
+        if words[1] == f"train_{task}.py" and "--help" not in words:
             flags = [word for word in words[2:] if not word.startswith("--GPU")] + ["--GPU=cpu"]
             first = "--RUN=train" in flags and "--RESUME" not in flags
             result = run(place, *flags, *(place.settings if first else []))
             assert result.code == 0, (command, result.output)
-            done.append(flags[0])
-    assert done == ["--RUN=train", "--RUN=train", "--RUN=val", "--RUN=test"]
-    for split in ("val", "test"):
-        assert place.result(split, "mine") and place.result(split, "mine", "meta.json")
+            done.append(flags[0].removeprefix("--RUN="))
+    assert " ".join(done) == runs
+    for name in results:
+        for kind in ("json", "meta.json"):
+            assert (tmp_path / f"logs/ckpts/result_{name}.{kind}").is_file()
 
 
 def test_torchrun(place):
@@ -73,11 +81,13 @@ def test_make_world(tmp_path, monkeypatch):
     assert (tmp_path / words[4] / "vqa").is_dir()
 
 
-def test_help_lists_the_flags_of_the_readme(run, place, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        run(place, "--help")
-    assert stopped.value.code == 0
-    shown = capsys.readouterr().out
+def test_help_lists_the_flags_of_the_readme(run, place, grounded, capsys):
+    shown = ""
+    for each in (place, grounded):
+        with pytest.raises(SystemExit) as stopped:
+            run(each, "--help")
+        assert stopped.value.code == 0
+        shown += capsys.readouterr().out
     for flag in re.findall(r"`(--[A-Z_]+)", README):
         assert flag in shown
 

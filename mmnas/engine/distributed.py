@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from mmnas.errors import ConfigError
+from mmnas.errors import ConfigError, MMNasError
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,11 @@ def launch(main: Callable[..., int], devices: str | None, *arguments: Any) -> in
         if own[0].type == "cuda" and local >= len(own):
             raise ConfigError(f"torchrun started more processes than GPUs; use --nproc_per_node={len(own)}")
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        return _join(local, rank, size, own[local % len(own)], main, arguments)
+        try:
+            return _join(local, rank, size, own[local % len(own)], main, arguments)
+        except MMNasError:
+            time.sleep(rank and 1.0)  # rank 0 has mostly met the same error, and torchrun ends the others
+            raise
     own = parse_devices(devices)
     if len(own) == 1:
         _use(own[0])
@@ -100,12 +105,15 @@ def launch(main: Callable[..., int], devices: str | None, *arguments: Any) -> in
 def _spawn(devices: list[torch.device], main: Callable[..., int], arguments: tuple) -> int:
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", str(_free_port()))
-    context = mp.spawn(_child, (devices, main, arguments), nprocs=len(devices), join=False)
+    errors = mp.get_context("spawn").SimpleQueue()
+    context = mp.spawn(_child, (devices, main, arguments, errors), nprocs=len(devices), join=False)
     with _PassingSignals(context.pids()):
         try:
             while not context.join():
                 pass
         except mp.ProcessExitedException as exception:
+            if not errors.empty():
+                raise MMNasError(errors.get()) from None
             if exception.exit_code <= 0:
                 sys.stderr.write(f"error: process {exception.error_index} died: {exception}\n")
             return exception.exit_code if exception.exit_code > 0 else 1
@@ -131,9 +139,16 @@ class _PassingSignals:
                 os.kill(pid, number)
 
 
-def _child(local: int, devices: list[torch.device], main: Callable[..., int], arguments: tuple) -> None:
+def _child(
+    local: int, devices: list[torch.device], main: Callable[..., int], arguments: tuple, errors: Any
+) -> None:
+    """Run one process; a user's error goes to the parent, which says the first of them."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // len(devices)))
-    code = _join(local, local, len(devices), devices[local], main, arguments)
+    try:
+        code = _join(local, local, len(devices), devices[local], main, arguments)
+    except MMNasError as exception:
+        errors.put(str(exception))
+        code = 2
     if code:
         sys.exit(code)
 

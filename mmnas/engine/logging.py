@@ -10,14 +10,17 @@ from tqdm import tqdm
 
 
 def start_logging(rank: int, file: Path | None = None) -> None:
-    """Send this package's log to the terminal and, appended, to `file`; other ranks only report errors."""
+    """Send this package's log to the terminal and, with its details, to the end of `file`.
+
+    Other ranks only report errors.
+    """
     logger = logging.getLogger("mmnas")
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-    logger.setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    logger.setLevel(logging.DEBUG if rank == 0 else logging.ERROR)
     logger.propagate = False
-    terminal = _Terminal()
+    terminal = _Terminal(logging.INFO)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(terminal)
     if rank == 0 and file is not None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import time
 from pathlib import Path
 
 import torch
@@ -46,10 +45,8 @@ def _run(group: Group, task_class: type[Task], request: Request) -> int:
         log.info("%s", exception)
         return exception.exit_code
     except MMNasError as exception:
-        if group.rank:
-            time.sleep(1.0)  # rank 0 has mostly met the same error, says it, and the run ends before this one does
-        log.error("error: %s", exception)
-        return 2
+        log.debug("error: %s", exception)  # for the log file; whoever started the run says it on the terminal
+        raise
     return 0
 
 
