@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mmnas.data.demo_world import write_world
 from mmnas.demo import DEMOS, demo
-from mmnas.errors import MMNasError
+from mmnas.errors import MMNasError, one_line
 
 
 def _make_world(options: argparse.Namespace) -> int:
@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except MMNasError as exception:
-        print(f"error: {exception}", file=sys.stderr)
+    except (MMNasError, OSError) as exception:
+        print(f"error: {one_line(exception)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

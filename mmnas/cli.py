@@ -7,7 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mmnas.errors import ConfigError, MMNasError
+from mmnas.engine.plan import Request
+from mmnas.engine.session import start
+from mmnas.errors import ConfigError, MMNasError, one_line
 from mmnas.flags import Flag, flags_of
 from mmnas.tasks.base import Task
 from mmnas.typed import nearest
@@ -15,12 +17,10 @@ from mmnas.typed import nearest
 
 def main(task: type[Task], arguments: Sequence[str] | None = None) -> int:
     """Run a task's script; return its exit code: 0, 2 after a user's error, 128 + n after signal n."""
-    from mmnas.engine.session import start  # torch takes seconds; --help and typos need not wait for it
-
     try:
         return start(task, parse(task, sys.argv[1:] if arguments is None else arguments))
-    except MMNasError as exception:
-        sys.stderr.write(f"error: {exception}\n")
+    except (MMNasError, OSError) as exception:
+        sys.stderr.write(f"error: {one_line(exception)}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
@@ -40,10 +40,8 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; --help lists the flags")
 
 
-def parse(task: type[Task], arguments: Sequence[str]):
+def parse(task: type[Task], arguments: Sequence[str]) -> Request:
     """Turn the command line into a `Request`. Raises one `ConfigError` that names every mistake."""
-    from mmnas.engine.plan import Request
-
     flags = flags_of(task)
     given, unknown = _parser(task, flags).parse_known_args(arguments)
     names = [name for flag in flags for name in (flag.name, *flag.aliases)]
@@ -60,7 +58,7 @@ def parse(task: type[Task], arguments: Sequence[str]):
             errors.append(f"{flag.name} is missing: one of {', '.join(flag.choices)}")
     if errors:
         raise ConfigError("; ".join(errors))
-    return _request(Request, values, task)
+    return _request(values, task)
 
 
 def _parser(task: type[Task], flags: Sequence[Flag]) -> argparse.ArgumentParser:
@@ -101,15 +99,17 @@ def _value(flag: Flag, text: str) -> Any:
     return text
 
 
-def _request(request: type, values: dict[Flag, Any], task: type[Task]):
+def _request(values: dict[Flag, Any], task: type[Task]) -> Request:
     fields = {flag.target: value for flag, value in values.items() if "." not in flag.target}
     overrides = {flag.target: value for flag, value in values.items() if "." in flag.target}
     if fields["run"] != "train" and "training.batch_size" in overrides:
         overrides["training.eval_batch_size"] = overrides.pop("training.batch_size")
     version = fields.get("version", "")
-    if version and not re.fullmatch(r"\w[\w.+=@-]*", version):
-        raise ConfigError(f"--VERSION={version!r} becomes part of file names: use letters, digits and . _ + = @ -")
-    return request(
+    if version and not re.fullmatch(r"\w[\w.+=@-]{0,99}", version):
+        raise ConfigError(
+            f"--VERSION={version!r} becomes part of file names: use up to 100 letters, digits and . _ + = @ -"
+        )
+    return Request(
         **fields,
         overrides=overrides,
         flags={flag.target: flag.name for flag in values},

@@ -61,7 +61,9 @@ class DataConfig:
     answer_min_count: int = 8
     """VQA: an answer enters the vocabulary when it occurs more often than this."""
     dataset: str = ""
-    """Which of a task's data sets: refcoco, refcoco+ or refcocog; empty for a task with one."""
+    """Which of a task's data sets: refcoco, refcoco+ or refcocog; flickr or coco; empty for a task with one."""
+    protocol: str = ""
+    """Matching: which images are scored against each other: flickr1k, coco5k or coco1k."""
     feature_kind: str = ""
     """Which of a task's region features: vg_woref or coco_mrcn; empty for a task with one."""
 
@@ -94,7 +96,13 @@ class TrainingConfig:
     momentum: float = 0.9
     """SGD's momentum."""
     loss: str = ""
-    """Which of a task's losses: kld or bce for grounding; empty for a task with one."""
+    """Which of a task's losses: kld or bce for grounding, bce or margin for matching; empty for a task with one."""
+    negative_candidates: int = 64
+    """Matching: random candidates, per image and per caption, among which negatives are looked for."""
+    hard_negatives: int = 5
+    """Matching: how many of the candidates that score best a negative is drawn from."""
+    random_negative_epochs: int = 0
+    """Matching: first epochs that take any negative."""
     clip_norm: float = 1.0
     """Largest norm of the whole gradient."""
     batch_size: int = 64
@@ -113,7 +121,9 @@ class TrainingConfig:
     """Where all random streams start."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "eval_batch_size"):
+        for name in (
+            "epochs", "batch_size", "accumulate", "eval_batch_size", "negative_candidates", "hard_negatives",
+        ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"training.{name} must be at least 1, not {getattr(self, name)}")
         for name in ("base_lr", "clip_norm", "eps", "decay_rate"):

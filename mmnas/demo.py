@@ -21,9 +21,9 @@ DATA = Path("data/demo")
 LOGS = Path("logs")
 # So small a network gains little from a second thread, and loses much when other programs want the core.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-# VQA has eight blocks: at width 128, the thirty of its published genotype take ten times as long to learn
-# anything. Grounding learns with its published thirty from the first epoch on.
-GENOTYPES = {"vqa": "demo.json", "vgd": "train_vgd.json"}
+# VQA and matching have eight blocks: at width 128, the thirty of their published genotypes take ten times as long
+# to learn anything. Grounding learns with its published thirty from the first epoch on.
+GENOTYPES = {"vqa": "demo.json", "vgd": "train_vgd.json", "itm": "demo.json"}
 
 
 def demo(task: str = "vqa", images: int = 400, flags: Sequence[str] = ()) -> int:
@@ -103,6 +103,31 @@ def _vgd_table(version: str) -> str:
     )
 
 
+def _itm_table(version: str) -> str:
+    """Recalls and ranks on test beside those of a guess, and where things lie."""
+    results = LOGS / "ckpts" / "result_test"
+    metrics = read_json(results / f"result_run_{version}.metrics.json")
+    meta = read_json(results / f"result_run_{version}.meta.json")
+    images = meta["counts"]["samples"]
+    rows = [
+        f"{metrics['protocol']} on {images} images".ljust(28)
+        + "".join(f"{name:>10}" for name in ("R@1", "R@5", "R@10", "median"))
+    ]
+    for direction, label in (("image_to_text", "captions of an image"), ("text_to_image", "images of a caption")):
+        values = metrics[direction]
+        rows.append(f"{label:<28}" + "".join(f"{values[key]:>10.2f}" for key in ("r1", "r5", "r10", "median_rank")))
+    rows.append(f"{'images, by chance':<28}" + "".join(f"{100 * k / images:>10.2f}" for k in (1, 5, 10)))
+    return "\n".join(
+        [
+            "",
+            *rows,
+            f"checkpoint: {meta['checkpoint']}",
+            f"result:     {results / f'result_run_{version}.json'}",
+            f"scores:     {results / f'result_run_{version}.scores.npy'}",
+        ]
+    )
+
+
 def _run_script(script: str, flags: list[str]) -> int:
     """Run one of the scripts; its output goes where this process's does."""
     path = SCRIPTS / script
@@ -110,7 +135,11 @@ def _run_script(script: str, flags: list[str]) -> int:
         raise ConfigError(f"{path} not found: the demo runs in a clone of the project")
     _say(f"$ {' '.join(f'{key}={value}' for key, value in ONE_THREAD.items())} python3 {script} {' '.join(flags)}")
     command = [sys.executable, str(path), *flags]
-    return subprocess.run(command, env={**ONE_THREAD, **os.environ}, check=False).returncode
+    process = subprocess.Popen(command, env={**ONE_THREAD, **os.environ})
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # the script has been told too, and saves
+        return process.wait()
 
 
 def _say(text: str) -> None:
@@ -118,4 +147,4 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-DEMOS = {"vqa": _vqa_table, "vgd": _vgd_table}
+DEMOS = {"vqa": _vqa_table, "vgd": _vgd_table, "itm": _itm_table}

@@ -19,3 +19,11 @@ class DataError(MMNasError):
 
 class CheckpointError(MMNasError):
     """A checkpoint is damaged, of another task or size, or contradicts a flag."""
+
+
+def one_line(exception: MMNasError | OSError) -> str:
+    """Return what to tell the user: the message, or of a failed read or write the path and the reason."""
+    if isinstance(exception, OSError):
+        place = f"{exception.filename}: " if exception.filename is not None else ""
+        return f"{place}{exception.strerror or exception}; check the path, its rights and the free space"
+    return str(exception)

@@ -38,6 +38,15 @@ def read_json(path: PathLike, what: str = "file", error: type[ValueError] = Data
         raise error(f"{what} is nested too deep to be real: {path}") from None
 
 
+def is_text(text: str) -> bool:
+    """Whether a string can be written as UTF-8; JSON and pickles may smuggle in halves of characters."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[Path]:
     """Give a temporary path to write; on success rename it to `path`, on failure remove it.

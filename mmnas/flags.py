@@ -74,7 +74,7 @@ def flags_of(task: type[Task]) -> list[Flag]:
         ),
         Flag("--SPLIT", "split", data, "what to train on", task.splits[0], choices=task.splits),
         *task.flags,
-        Flag("--DATA_PATH", "paths.data", data, "root of the data", "./data"),
+        Flag("--DATA_PATH", "paths.data", data, "root of the data", "./data, or the checkpoint's"),
         Flag("--FEAT_PATH", "paths.features", data, "root of the region features", "below --DATA_PATH"),
         Flag(
             "--WORD_VECTORS",
@@ -83,7 +83,7 @@ def flags_of(task: type[Task]) -> list[Flag]:
             "spaCy vectors (package or directory) or GloVe file",
             "en_vectors_web_lg",
         ),
-        Flag("--BS", "training.batch_size", learn, "samples per step and process", "64", int),
+        Flag("--BS", "training.batch_size", learn, "samples per step and process", "as the YAML says", int),
         Flag("--ACCU", "training.accumulate", learn, "parts that a batch is computed in", "1", int),
         Flag("--MAX_EPOCH", "training.epochs", learn, "epochs to train", "as the YAML says", int),
         Flag("--SEED", "training.seed", learn, "start of all random streams", "0", int),
@@ -104,5 +104,12 @@ def flags_of(task: type[Task]) -> list[Flag]:
             "fp32",
             choices=("fp32", "bf16"),
         ),
-        Flag("--COMPILE", "training.compile", machine, "compile the network by torch.compile", "off", bool),
+        Flag(
+            "--COMPILE",
+            "training.compile",
+            machine,
+            "compile the network by torch.compile in training",
+            "off",
+            bool,
+        ),
     ]

@@ -44,9 +44,9 @@ class LoadedModel:
         """Run the network on pairs of a text and an image; return its head's output.
 
         Per pair: `features` (K, D) float32, `boxes` (K, 4) xyxy pixels, `image_sizes` height and width in
-        pixels; K may differ. VQA returns logits (pairs, answers); grounding returns the scores of the
-        regions (pairs, largest K) and their box offsets (pairs, largest K, 4), padded where K is smaller.
-        Raises `DataError` on other shapes.
+        pixels; K may differ. VQA returns logits (pairs, answers), matching (pairs, 1); grounding returns the
+        scores of the regions (pairs, largest K) and their box offsets (pairs, largest K, 4), padded where K is
+        smaller. Raises `DataError` on other shapes.
         """
         with torch.inference_mode():
             output = self.model(self._batch(texts, features, boxes, image_sizes))
@@ -57,7 +57,8 @@ class LoadedModel:
     def predict(self, texts, features, boxes, image_sizes) -> list[Record]:
         """Return what the task makes of the output, one record per pair.
 
-        For VQA `{"index": 0, "answer": "yes"}`; for grounding `index`, `box`, `score` and the five `best`.
+        For VQA `{"index": 0, "answer": "yes"}`; for grounding `index`, `box`, `score` and the five `best`;
+        for matching `index` and `probability`.
         """
         with torch.inference_mode():
             return self.task.predict(self.model, self._batch(texts, features, boxes, image_sizes))

@@ -21,7 +21,7 @@ torch.set_num_threads(1)  # the networks are tiny, and other processes may share
 SETTINGS = """
 model: {hidden_size: 64, pooling_size: 32, pooled_size: 64, relation_size: 16}
 data: {answer_min_count: 2}
-training: {epochs: 2, base_lr: 1.0e-3, decay_epochs: [1], workers: 0}
+training: {epochs: 2, base_lr: 1.0e-3, decay_epochs: [1], workers: 0, random_negative_epochs: 1}
 """
 GENOTYPE = {
     "enc": [["self_att_64"], ["feed_forward"]],
@@ -103,6 +103,14 @@ def trained(tmp_path_factory, world) -> Workplace:
 def grounded(tmp_path_factory, world) -> Workplace:
     """The same for grounding."""
     place = Workplace(tmp_path_factory.mktemp("grounded"), world, "vgd")
+    place.train("base", "--KEEP_ALL")
+    return place
+
+
+@pytest.fixture(scope="session")
+def matched(tmp_path_factory, world) -> Workplace:
+    """The same for image-text matching, with hard negatives from its second epoch on."""
+    place = Workplace(tmp_path_factory.mktemp("matched"), world, "itm")
     place.train("base", "--KEEP_ALL")
     return place
 

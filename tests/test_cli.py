@@ -208,7 +208,7 @@ def test_defaults_in_help_are_those_of_the_configuration():
     from mmnas.configs import load_config
 
     config = load_config("vqa", "small", split="train", version="test")
-    for name in ("--BS", "--ACCU", "--SEED", "--DATA_PATH", "--PRECISION"):
+    for name in ("--ACCU", "--SEED", "--PRECISION"):
         part, key = FLAGS[name].target.split(".")
         assert str(getattr(getattr(config, part), key)) == FLAGS[name].default
     assert FLAGS["--SPLIT"].default == VQATask.splits[0] == "train+val+vg"
@@ -252,6 +252,6 @@ def test_main_after_an_interrupt(capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmnas.engine.session.start", interrupted)
+    monkeypatch.setattr("mmnas.cli.start", interrupted)
     assert main(VQATask, ["--RUN=train"]) == 130
     assert capsys.readouterr().err == "stopped\n"

@@ -19,24 +19,21 @@ def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
 
     `features` (K, D), `boxes` (K, 4) and whatever is named `region_...` (K, ...) are padded over K, `tokens`
     (T,) over T, and masks, true where valid, are made from the lengths; everything else is stacked as it is.
+    Samples may lack the regions, or the tokens.
     """
-    regions = [len(sample["features"]) for sample in samples]
-    lengths = [len(sample["tokens"]) for sample in samples]
-    batch = {
-        "features": _pad([sample["features"] for sample in samples], max(regions)),
-        "boxes": _pad([sample["boxes"] for sample in samples], max(regions)),
-        "tokens": _pad([sample["tokens"] for sample in samples], max(lengths)),
-        "region_mask": _mask(regions),
-        "token_mask": _mask(lengths),
-    }
-    for name in samples[0].keys() - batch.keys():
+    batch = {}
+    for name in samples[0]:
         arrays = [sample[name] for sample in samples]
-        per_region = name.startswith("region_")
-        batch[name] = _pad(arrays, max(regions)) if per_region else torch.from_numpy(np.stack(arrays))
+        padded = name in ("features", "boxes", "tokens") or name.startswith("region_")
+        batch[name] = _pad(arrays) if padded else torch.from_numpy(np.stack(arrays))
+    for name, mask in (("features", "region_mask"), ("tokens", "token_mask")):
+        if name in batch:
+            batch[mask] = _mask([len(sample[name]) for sample in samples])
     return batch
 
 
-def _pad(arrays: Sequence[np.ndarray], length: int) -> Tensor:
+def _pad(arrays: Sequence[np.ndarray]) -> Tensor:
+    length = max(map(len, arrays))
     padded = torch.zeros((len(arrays), length, *arrays[0].shape[1:]), dtype=torch.from_numpy(arrays[0][:0]).dtype)
     view = padded.numpy()
     for row, array in zip(view, arrays, strict=True):

@@ -15,7 +15,7 @@ from typing import Any
 
 from mmnas.data.pickles import read_plain_pickle
 from mmnas.errors import ConfigError, DataError
-from mmnas.files import PathLike, read_json, write_json
+from mmnas.files import PathLike, is_text, read_json, write_json
 from mmnas.typed import nearest
 
 log = logging.getLogger(__name__)
@@ -189,8 +189,8 @@ def _expression(ids: Any, tokens: list[str], bbox: list[float]) -> Expression:
 
 def _tokens(entry: Any) -> list[str]:
     tokens = _field(entry, "tokens", list)
-    if not all(isinstance(token, str) for token in tokens):
-        raise DataError('"tokens" must hold strings')
+    if not all(isinstance(token, str) and is_text(token) for token in tokens):
+        raise DataError('"tokens" must hold strings of whole characters')
     return tokens
 
 

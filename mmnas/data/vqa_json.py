@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmnas.errors import ConfigError, DataError
-from mmnas.files import PathLike, read_json
+from mmnas.files import PathLike, is_text, read_json
 from mmnas.text.answers import normalise_for_vocabulary
 
 SPLITS = ("train", "val", "test", "vg")
@@ -198,7 +198,10 @@ def _field(entry: Any, key: str, kind: type) -> Any:
 
 def _text(entry: Any, key: str) -> str:
     """Return the string `entry[key]`; equal ones are one object, for train and val hold 6.5 M answers."""
-    return sys.intern(_field(entry, key, str))
+    text = _field(entry, key, str)
+    if not is_text(text):
+        raise DataError(f'"{key}" holds half of a character (a lone surrogate)')
+    return sys.intern(text)
 
 
 def check_pairs(

@@ -9,6 +9,7 @@ import os
 import pickle
 import platform
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,8 +46,10 @@ class Checkpoint:
     processes: int = 1
     loss_sum: float = 0.0
     """Sum of the losses of the epoch that is under way."""
+    task_state: dict[str, Tensor] = field(default_factory=dict)
+    """What the task prepared for the epoch that is under way, such as its negatives."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """Per whole epoch: mean loss and, where val was scored, its figures."""
+    """Per whole epoch: mean loss and, where val was scored, its figures; None while it is yet to be scored."""
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -79,7 +82,7 @@ def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
         with replacing(path) as temporary, open(temporary, "wb") as file:
             torch.save(values, file)
     except (OSError, RuntimeError) as exception:
-        reason = getattr(exception, "strerror", None) or str(exception).splitlines()[0]
+        reason = getattr(exception, "strerror", None) or "the disk may be full"
         raise CheckpointError(
             f"checkpoint {path} could not be saved ({reason}); earlier checkpoints are intact: "
             "free some space and go on with --RESUME"
@@ -92,7 +95,8 @@ def load_checkpoint(path: PathLike) -> Checkpoint | PublishedWeights:
     if not path.is_file():
         raise CheckpointError(f"checkpoint not found: {path}")
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, its tensors need no memory of their own; files of torch before 1.6 are no zip archives.
+        values = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path} is no checkpoint of plain types, or damaged; nothing in it was run"
@@ -171,17 +175,20 @@ def checkpoint_name(epoch: int, step: int) -> str:
 
 def checkpoints_in(folder: PathLike) -> list[Path]:
     """Return the checkpoints of a run, oldest first."""
-    found = {}
-    for path in Path(folder).glob("epoch*.pkl"):
-        match = _FILE.fullmatch(path.name)
-        if match:
-            found[int(match[1]), int(match[2] or 0)] = path
-    return [found[moment] for moment in sorted(found)]
+    return sorted((path for path in Path(folder).glob("epoch*.pkl") if _FILE.fullmatch(path.name)), key=moment_of)
+
+
+def moment_of(path: Path) -> tuple[int, int]:
+    """Return the whole epochs and further steps that the name of a run's checkpoint tells."""
+    match = _FILE.fullmatch(path.name)
+    assert match is not None
+    return int(match[1]), int(match[2] or 0)
 
 
 def best_epoch(history: list[dict[str, Any]], headline: str) -> int | None:
     """Return the number of whole epochs after which `headline` was highest, the first such; or None."""
-    scored = [(entry["metrics"][headline], -entry["epoch"]) for entry in history if headline in entry["metrics"]]
+    rows = [(entry["metrics"] or {}, entry["epoch"]) for entry in history]
+    scored = [(figures[headline], -epoch) for figures, epoch in rows if headline in figures]
     return -max(scored)[1] if scored else None
 
 

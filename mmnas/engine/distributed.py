@@ -5,6 +5,7 @@ waits for a GPU.
 """
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -18,7 +19,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from mmnas.errors import ConfigError, MMNasError
+from mmnas.errors import ConfigError, MMNasError, one_line
+
+GRACE = 3.0  # seconds that processes have to end by themselves once one of them has
 
 
 @dataclass(frozen=True)
@@ -103,17 +106,19 @@ def launch(main: Callable[..., int], devices: str | None, *arguments: Any) -> in
 
 
 def _spawn(devices: list[torch.device], main: Callable[..., int], arguments: tuple) -> int:
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", str(_free_port()))
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     errors = mp.get_context("spawn").SimpleQueue()
-    context = mp.spawn(_child, (devices, main, arguments, errors), nprocs=len(devices), join=False)
-    with _PassingSignals(context.pids()):
+    context = mp.spawn(_child, (devices, main, arguments, address, errors), nprocs=len(devices), join=False)
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells of each child it ends
+    with _PassingSignals(context.pids()) as passed:
         try:
-            while not context.join():
+            while not context.join(grace_period=GRACE):
                 pass
         except mp.ProcessExitedException as exception:
             if not errors.empty():
                 raise MMNasError(errors.get()) from None
+            if passed.number:
+                return 128 + passed.number
             if exception.exit_code <= 0:
                 sys.stderr.write(f"error: process {exception.error_index} died: {exception}\n")
             return exception.exit_code if exception.exit_code > 0 else 1
@@ -125,30 +130,42 @@ class _PassingSignals:
 
     def __init__(self, pids: list[int]) -> None:
         self.pids = pids
+        self.number = 0
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "_PassingSignals":
         self.previous = {number: signal.signal(number, self._pass) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
     def _pass(self, number: int, _: object) -> None:
+        self.number = number
         for pid in self.pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
 
 def _child(
-    local: int, devices: list[torch.device], main: Callable[..., int], arguments: tuple, errors: Any
+    local: int,
+    devices: list[torch.device],
+    main: Callable[..., int],
+    arguments: tuple,
+    address: dict[str, str],
+    errors: Any,
 ) -> None:
     """Run one process; a user's error goes to the parent, which says the first of them."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // len(devices)))
+    os.environ.update({**address, **os.environ})  # what the user has set holds
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // len(devices)))
     try:
         code = _join(local, local, len(devices), devices[local], main, arguments)
-    except MMNasError as exception:
-        errors.put(str(exception))
+    except (MMNasError, OSError) as exception:
+        errors.put(one_line(exception))
         code = 2
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
     if code:
         sys.exit(code)
 

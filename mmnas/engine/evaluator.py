@@ -10,6 +10,7 @@ from mmnas.data.batching import EvaluationSampler
 from mmnas.engine.distributed import Group
 from mmnas.engine.loading import BatchLoader
 from mmnas.engine.logging import progress
+from mmnas.engine.tools import tools_of
 from mmnas.tasks.base import Result, Task
 
 log = logging.getLogger(__name__)
@@ -30,11 +31,11 @@ class Evaluator:
         """Score `network`; all processes get the same result."""
         if isinstance(network, DistributedDataParallel):
             network = network.module  # processes run different numbers of batches
-        precision = self.task.config.training.precision
+        training = self.task.config.training
         network.eval()
         with (
             torch.inference_mode(),
-            torch.autocast(self.group.device.type, torch.bfloat16, enabled=precision == "bf16"),
+            torch.autocast(self.group.device.type, torch.bfloat16, enabled=training.precision == "bf16"),
         ):
             batches = progress(self.loader, self.split, self.group.rank, leave=False)
-            return self.task.evaluate(network, batches, self.split, self.group.gather)
+            return self.task.evaluate(network, batches, self.split, tools_of(self.group, training.workers))

@@ -4,31 +4,40 @@ An error in a worker travels as a value, since torch would wrap its message in a
 """
 
 import signal
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from mmnas.data.batching import collate
 from mmnas.errors import MMNasError
 
+_LOADERS: "weakref.WeakSet[BatchLoader]" = weakref.WeakSet()
+
 
 class BatchLoader:
-    """Iterates over a data set's batches as dicts of tensors on `device`."""
+    """Iterates over a data set's batches, of the samples that `sampler` lists, as dicts of tensors on `device`.
 
-    def __init__(self, dataset: Dataset, sampler: Sampler[list[int]], workers: int, device: torch.device) -> None:
+    Samples are collated as usual, or by the data set's own `collate` where it has one.
+    """
+
+    def __init__(
+        self, dataset: Dataset, sampler: Iterable[Sequence[int]], workers: int, device: torch.device
+    ) -> None:
         self.device = device
         self._loader = DataLoader(
             _ErrorsAsValues(dataset),
             batch_sampler=sampler,
             num_workers=workers,
-            collate_fn=_collate_unless_error,
+            collate_fn=_CollateUnlessError(getattr(dataset, "collate", collate)),
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
             worker_init_fn=_leave_signals_to_parent,
         )
+        _LOADERS.add(self)
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -38,6 +47,17 @@ class BatchLoader:
             if isinstance(batch, MMNasError):
                 raise batch
             yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def dismiss_workers() -> None:
+    """End the workers of all loaders; to be called before a process ends.
+
+    A process that exits sends its workers SIGTERM and waits for them, and they ignore SIGTERM.
+    """
+    for loader in list(_LOADERS):
+        iterator = loader._loader._iterator
+        if iterator is not None:
+            iterator._shutdown_workers()
 
 
 class _ErrorsAsValues(Dataset):
@@ -54,9 +74,18 @@ class _ErrorsAsValues(Dataset):
             return exception
 
 
-def _collate_unless_error(samples: list[Any]) -> Any:
-    errors = [sample for sample in samples if isinstance(sample, MMNasError)]
-    return errors[0] if errors else collate(samples)
+class _CollateUnlessError:
+    def __init__(self, collate: Callable[[list[Any]], dict[str, Tensor]]) -> None:
+        self.collate = collate
+
+    def __call__(self, samples: list[Any]) -> Any:
+        errors = [sample for sample in samples if isinstance(sample, MMNasError)]
+        if errors:
+            return errors[0]
+        try:
+            return self.collate(samples)
+        except MMNasError as exception:
+            return exception
 
 
 def _leave_signals_to_parent(_: int) -> None:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmnas.config import Config
+from mmnas.config import Config, PathsConfig
 from mmnas.configs import load_config, read_overrides
 from mmnas.engine.checkpoint import (
     Checkpoint,
     PublishedWeights,
     checkpoints_in,
     load_checkpoint,
+    moment_of,
     settings_of,
 )
 from mmnas.errors import CheckpointError, ConfigError
@@ -24,7 +25,7 @@ from mmnas.genotype import Genotype, read_genotype
 from mmnas.tasks.base import Task
 
 # What may differ from the checkpoint without changing what it computes.
-FREE_KEYS = ("paths.", "training.workers", "training.eval_batch_size", "training.compile")
+FREE_KEYS = ("paths.", "data.protocol", "training.workers", "training.eval_batch_size", "training.compile")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def run_folder(logs: str, version: str) -> Path:
 
 def make_plan(task: type[Task], request: Request) -> Plan:
     """Settle a request. Raises `ConfigError` or `CheckpointError`, before anything is written."""
+    if request.run != "train" and (request.resume or request.keep_all):
+        raise ConfigError(f"--RESUME and --KEEP_ALL belong to --RUN=train, not to --RUN={request.run}")
     path = _checkpoint_path(request)
     source = None if path is None else load_checkpoint(path)
     if isinstance(source, Checkpoint):
@@ -86,11 +89,27 @@ def make_plan(task: type[Task], request: Request) -> Plan:
             )
         config, genotype = _from_flags(task, request, path)
     plan = Plan(request.run, config, genotype, source, path, request.resume, request.keep_all)
-    if request.run == "train" and not request.resume and checkpoints_in(plan.folder):
+    if request.run == "train" and request.resume:
+        _check_newest(plan)
+    elif request.run == "train" and checkpoints_in(plan.folder):
         raise ConfigError(
             f"{plan.folder} holds checkpoints of an earlier run: go on with --RESUME, or choose another --VERSION"
         )
     return plan
+
+
+def _check_newest(plan: Plan) -> None:
+    """Refuse to go on from a checkpoint beside ones that an earlier run wrote after it."""
+    later = [
+        path
+        for path in checkpoints_in(plan.folder)
+        if moment_of(path) > (plan.checkpoint.epoch, plan.checkpoint.step)
+    ]
+    if later:
+        raise ConfigError(
+            f"{plan.folder} holds checkpoints later than {plan.checkpoint_path}, such as {later[-1].name}: "
+            "resume the newest, or give what follows another --VERSION"
+        )
 
 
 def _checkpoint_path(request: Request) -> Path | None:
@@ -101,7 +120,7 @@ def _checkpoint_path(request: Request) -> Path | None:
         return None
     if request.version is None:
         raise ConfigError(f"--RUN={request.run} needs a trained model: name its --VERSION or its --CKPT_PATH")
-    logs = request.overrides.get("paths.logs", "./logs")
+    logs = {**read_overrides(request.file), **request.overrides}.get("paths.logs", PathsConfig.logs)
     folder = run_folder(logs, request.version)
     found = checkpoints_in(folder)
     if not found:
@@ -153,7 +172,7 @@ def _from_checkpoint(
         return dataclasses.replace(today, model=trained.model, data=trained.data), genotype
     if request.split not in (None, trained.split):
         _contradiction("--SPLIT", request.split, trained.split, path)
-    return asked, genotype
+    return task.settle(asked), genotype
 
 
 def _keys(request: Request) -> dict[str, str]:

@@ -4,20 +4,25 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmnas.engine.checkpoint import versions
 from mmnas.engine.plan import Plan
-from mmnas.files import write_json
+from mmnas.files import replacing, write_json
 from mmnas.tasks.base import Result, Task
 
 log = logging.getLogger(__name__)
 
 
 def write_result(result: Result, task: Task, plan: Plan, split: str, samples: int) -> Path:
-    """Write predictions, metrics and provenance; return the path of the predictions."""
+    """Write predictions, arrays, metrics and provenance; return the path of the predictions."""
     folder = Path(plan.config.paths.logs) / "ckpts" / f"result_{plan.run}"
     several = len(task.splits_of(plan.run)) > 1
     path = folder / f"result_run_{plan.config.version}{f'_{split}' if several else ''}.json"
     write_json(path, result.predictions)
+    for name, array in result.arrays.items():
+        with replacing(path.with_suffix(f".{name}.npy")) as temporary, open(temporary, "wb") as file:
+            np.save(file, array, allow_pickle=False)
     if result.metrics:
         write_json(path.with_suffix(".metrics.json"), result.metrics, indent=1)
     write_json(path.with_suffix(".meta.json"), _provenance(result, task, plan, split, samples), indent=1)

@@ -11,6 +11,7 @@ from mmnas.engine.checkpoint import Checkpoint, load_weights
 from mmnas.engine.distributed import Group, launch
 from mmnas.engine.evaluator import Evaluator
 from mmnas.engine.interrupt import InterruptedRun
+from mmnas.engine.loading import dismiss_workers
 from mmnas.engine.logging import Scalars, start_logging
 from mmnas.engine.plan import Plan, Request, make_plan
 from mmnas.engine.results import write_result
@@ -43,10 +44,13 @@ def _run(group: Group, task_class: type[Task], request: Request) -> int:
             _evaluate(task, model, plan, group)
     except InterruptedRun as exception:
         log.info("%s", exception)
+        group.barrier()  # no process ends, and has the others ended, before all is said
         return exception.exit_code
-    except MMNasError as exception:
+    except (MMNasError, OSError) as exception:
         log.debug("error: %s", exception)  # for the log file; whoever started the run says it on the terminal
         raise
+    finally:
+        dismiss_workers()
     return 0
 
 

@@ -30,6 +30,7 @@ from mmnas.engine.interrupt import InterruptedRun, StopSignal
 from mmnas.engine.loading import BatchLoader
 from mmnas.engine.logging import Scalars, progress
 from mmnas.engine.schedule import schedule_of
+from mmnas.engine.tools import tools_of
 from mmnas.errors import CheckpointError, DataError
 from mmnas.genotype import Genotype
 from mmnas.tasks.base import Batch, Task
@@ -79,21 +80,28 @@ class Trainer:
         self.epoch, self.step = checkpoint.epoch, checkpoint.step
         self.loss_sum = checkpoint.loss_sum
         self.history = list(checkpoint.history)
+        if self.step:
+            self.task.restore_state(checkpoint.task_state)
 
     def fit(self, scalars: Scalars) -> None:
         """Train up to `training.epochs`. Raises `InterruptedRun` after a signal, once all is saved."""
         epochs = self.config.training.epochs
         with StopSignal() as stop:
+            self._score_epoch(scalars)  # a run that was stopped before or in its last epoch's scoring
             while self.epoch < epochs:
                 self._train_epoch(epochs, scalars, stop)
-                if self.step < len(self.sampler):
-                    self._save()
-                    self._interrupt(stop)
-                self._finish_epoch(scalars)
+                if self.step == len(self.sampler):
+                    self._finish_epoch()
+                self._save()
+                self._interrupt_if_asked(stop)
+                self._score_epoch(scalars)
+                self._interrupt_if_asked(stop)
         log.info("trained %d epochs; the checkpoints are in %s", self.epoch, self.folder)
 
     def _train_epoch(self, epochs: int, scalars: Scalars, stop: StopSignal) -> None:
         """Go on from `self.step` to the epoch's end, or to the step after which to stop."""
+        if not self.step:
+            self._prepare_epoch()
         self.network.train()
         self.sampler.start(self.epoch, self.step)
         total, first = len(self.sampler), self.epoch * len(self.sampler)
@@ -114,11 +122,20 @@ class Trainer:
         if pending:
             self._report(pending, first + self.step, rate, scalars)
 
+    def _prepare_epoch(self) -> None:
+        """Let the task look at the network as the epoch finds it."""
+        self.model.eval()
+        with torch.inference_mode(), _autocast(self.config, self.group.device):
+            tools = tools_of(self.group, self.config.training.workers)
+            self.task.before_epoch(self.model, self.epoch, tools)
+
     def _train_step(self, batch: Batch, number: int, rate: float) -> Tensor:
         """Take one optimiser step; return loss and gradient norm (2,) still on the device."""
         torch.manual_seed(_step_seed(self.config.training.seed, self.group.rank, number))
         losses = []
-        parts = _split(self.task.with_totals(batch), self.config.training.accumulate)
+        count = min(self.config.training.accumulate, len(batch["index"]))
+        batch = self.task.with_totals(batch)
+        parts = [batch] if count == 1 else self.task.parts(batch, count)
         for position, part in enumerate(parts):
             with self._synchronised(position == len(parts) - 1), _autocast(self.config, self.group.device):
                 loss = self.task.loss(self.network, part)["total"]
@@ -159,29 +176,46 @@ class Trainer:
             return False
         return self.group.any(stop.number != 0)
 
-    def _interrupt(self, stop: StopSignal) -> None:
-        path = self.folder / checkpoint_name(self.epoch, self.step)
-        raise InterruptedRun(
-            f"stopped in epoch {self.epoch + 1} after step {self.step}; saved {path}; "
-            f"go on with --RUN=train --RESUME --VERSION={self.config.version}",
-            stop.number or signal.SIGTERM,
+    def _interrupt_if_asked(self, stop: StopSignal) -> None:
+        """Raise `InterruptedRun` when any process was asked to stop and there is something left to do."""
+        unfinished = self.epoch < self.config.training.epochs or self._unscored()
+        if self.group.any(stop.number != 0) and unfinished:
+            path = self.folder / checkpoint_name(self.epoch, self.step)
+            raise InterruptedRun(
+                f"stopped after {self.epoch} epochs and {self.step} steps; saved {path}; "
+                f"go on with --RUN=train --RESUME --VERSION={self.config.version}",
+                stop.number or signal.SIGTERM,
+            )
+
+    def _finish_epoch(self) -> None:
+        """Note the epoch in the history, its score still open where val is held out."""
+        figures = {} if self.evaluator is None else None
+        self.history.append({"epoch": self.epoch + 1, "loss": self.loss_sum / self.step, "metrics": figures})
+        self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
+        if self.evaluator is None:
+            log.info("epoch %d: loss %.4f", self.epoch, self.history[-1]["loss"])
+
+    def _unscored(self) -> bool:
+        return (
+            self.evaluator is not None
+            and not self.step
+            and bool(self.history)
+            and self.history[-1]["metrics"] is None
         )
 
-    def _finish_epoch(self, scalars: Scalars) -> None:
-        """Score val, note the epoch in the history, save, and drop the checkpoints no longer kept."""
-        loss = self.loss_sum / len(self.sampler)
-        self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
-        figures: dict[str, float] = {}
-        if self.evaluator is not None:
-            figures = self.evaluator.run(self.network).summary
-            scalars.add({f"val/{name}": value for name, value in figures.items()}, self.epoch * len(self.sampler))
-        self.history.append({"epoch": self.epoch, "loss": loss, "metrics": figures})
+    def _score_epoch(self, scalars: Scalars) -> None:
+        """Score val after a whole epoch, note the figures and save them, unless that is done."""
+        if not self._unscored():
+            return
+        figures = self.evaluator.run(self.network).summary
+        scalars.add({f"val/{name}": value for name, value in figures.items()}, self.epoch * len(self.sampler))
+        self.history[-1]["metrics"] = figures
         scored = "".join(f"  {name} {value:.2f}" for name, value in figures.items())
-        log.info("epoch %d: loss %.4f%s", self.epoch, loss, scored and f"; val{scored}")
+        log.info("epoch %d: loss %.4f; val%s", self.epoch, self.history[-1]["loss"], scored)
         self._save()
 
     def _save(self) -> None:
-        """Write this moment's checkpoint on rank 0; every process waits for it."""
+        """Write this moment's checkpoint on rank 0, drop those no longer kept; every process waits for it."""
         failure = None
         if self.group.rank == 0:
             try:
@@ -206,6 +240,7 @@ class Trainer:
             steps_per_epoch=len(self.sampler),
             processes=self.group.size,
             loss_sum=self.loss_sum,
+            task_state=self.task.state() if self.step else {},
             history=self.history,
             versions=versions(),
         )
@@ -231,15 +266,6 @@ def _wrap(model: nn.Module, config: Config, group: Group) -> nn.Module:
 
 def _autocast(config: Config, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision == "bf16")
-
-
-def _split(batch: Batch, parts: int) -> list[Batch]:
-    """Cut a batch along its samples into at most `parts` batches; scalars go to each of them."""
-    parts = min(parts, len(batch["index"]))
-    pieces = {
-        name: tensor.tensor_split(parts) if tensor.ndim else [tensor] * parts for name, tensor in batch.items()
-    }
-    return [{name: piece[position] for name, piece in pieces.items()} for position in range(parts)]
 
 
 def _step_seed(*numbers: int) -> int:

@@ -74,7 +74,7 @@ class MultiHeadAttention(nn.Module):
     def relation_term(self, relation: Tensor) -> Tensor:
         """Return what a relation (B, Q, K, R) adds to the logits, (B, h, Q, K) float32."""
         term = self.relation(relation).float().clamp(min=RELATION_FLOOR).log()  # relu, then the floor
-        return term.permute(0, 3, 1, 2)
+        return term.permute(0, 3, 1, 2).contiguous()  # fused attention on a GPU asks for keys side by side
 
     def attend(
         self, x: Tensor, key: Tensor, value: Tensor, source_mask: Tensor | None, term: Tensor | None
@@ -92,6 +92,22 @@ class MultiHeadAttention(nn.Module):
             self.dropout if self.training else 0.0,
         )
         return self.merge(attended.transpose(1, 2).flatten(2))  # (B, h, Q, w) -> (B, Q, I) -> (B, Q, H)
+
+    def fold(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Multiply keys by the query projection and values by the merge, each (B, h, K, w) -> (B, h * K, H)."""
+        weights = (self.query.weight, self.merge.weight.T)  # each (I, H)
+        query, merge = (weight.unflatten(0, (-1, self.head_width)) for weight in weights)  # each (h, w, H)
+        keys = key @ query * self.head_width**-0.5  # (B, h, K, w) @ (h, w, H)
+        return keys.flatten(1, 2), (value @ merge).flatten(1, 2)
+
+    def attend_folded(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Return what `attend` does in evaluation, without mask or term, of x (B, Q, H) and folded keys and values.
+
+        Where many queries meet few keys this spares projecting each query and each sum.
+        """
+        heads = self.key.out_features // self.head_width
+        logits = (x @ keys.transpose(1, 2)).unflatten(-1, (heads, -1))  # (B, Q, h * K) -> (B, Q, h, K)
+        return logits.softmax(dim=-1).to(values.dtype).flatten(2) @ values  # (B, Q, H)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # (B, K, I) -> (B, h, K, w)

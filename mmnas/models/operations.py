@@ -133,6 +133,14 @@ class GuidedAttention(Attention):
         """Return the memory's keys and values."""
         return self.attention.keys_values(memory)
 
+    def fold(self, memory_part):
+        """Return keys and values for `run_folded`, which pays where many positions read one memory."""
+        return self.attention.fold(*memory_part)
+
+    def run_folded(self, x, folded):
+        """Return what `run` does in evaluation where the whole memory is valid."""
+        return self.norm(x + self.attention.attend_folded(x, *folded))
+
     def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
         """Attend to the valid positions of the memory."""
         return self.attention.attend(x, *memory_part, memory_mask, None)

@@ -6,7 +6,7 @@ from mmnas.errors import ConfigError
 from mmnas.tasks.base import Task
 from mmnas.typed import nearest
 
-TASKS = {"vqa": "mmnas.tasks.vqa:VQATask", "vgd": "mmnas.tasks.vgd:VGDTask"}
+TASKS = {"vqa": "mmnas.tasks.vqa:VQATask", "vgd": "mmnas.tasks.vgd:VGDTask", "itm": "mmnas.tasks.itm:ITMTask"}
 
 
 def task_named(name: str) -> type[Task]:

@@ -12,13 +12,16 @@ A batch is a dict of named tensors (B samples, N regions, T tokens, D feature si
     index (B,) int64               the sample's place in its data set
 
 and the task's own targets; those named `region_...` are (B, N, ...) and padded as the regions are.
+A batch for matching holds each image and caption once; `image_rows` and `caption_rows` (B, 2) then say which
+rows are a sample's own and which its negative.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -29,7 +32,7 @@ from mmnas.genotype import Genotype
 
 Batch = dict[str, Tensor]
 Record = dict[str, Any]
-Gather = Callable[[list[Record]], list[Record]]
+Gather = Callable[[list[Any]], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,27 @@ class Result:
     """What scoring a split gave.
 
     `summary` holds the figures to show, `metrics` all of them, `predictions` what the result file lists;
-    the first two are empty where the split has no references.
+    the first two are empty where the split has no references. `arrays` are written beside it by their names.
     """
 
     predictions: list[Record]
     summary: dict[str, float]
     metrics: dict[str, Any]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the engine lends a task: its place among the processes, what they share, loading, progress."""
+
+    rank: int
+    processes: int
+    gather: Gather
+    """Return the rows of all processes, those of rank 0 first."""
+    progress: Callable[..., Any]
+    """`progress(items, title)`: the items behind a progress bar."""
+    load: Callable[[Dataset, Sequence[Sequence[int]], str], Iterable[Batch]]
+    """`load(dataset, batches, title)`: batches of the samples that are listed, behind a progress bar."""
 
 
 class Task(ABC):
@@ -53,6 +71,7 @@ class Task(ABC):
     """Values of --SPLIT, the default first."""
     headline: ClassVar[str]
     """The figure of `Result.summary` that picks the best checkpoint; higher is better."""
+    vocabulary_names: ClassVar[tuple[str, ...]]
     """The word lists that a checkpoint of this task holds."""
     flags: ClassVar[tuple[Flag, ...]] = ()
     """Flags that only this task's script has."""
@@ -98,6 +117,25 @@ class Task(ABC):
         """Add the sums over a whole batch, as scalars, that the loss of a part of it is divided by."""
         return batch
 
+    def before_epoch(self, model: nn.Module, epoch: int, tools: Tools) -> None:
+        """Prepare epoch `epoch` (from 0) with the model in evaluation mode; not called again on resuming it."""
+        return
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what `before_epoch` prepared, for checkpoints."""
+        return {}
+
+    def restore_state(self, state: dict[str, Tensor]) -> None:
+        """Take up what `state` gave. Raises `CheckpointError` when it does not fit the data."""
+        return
+
+    def parts(self, batch: Batch, count: int) -> list[Batch]:
+        """Cut a batch along its samples into `count` batches; scalars go to each of them."""
+        pieces = {
+            name: tensor.tensor_split(count) if tensor.ndim else [tensor] * count for name, tensor in batch.items()
+        }
+        return [{name: piece[position] for name, piece in pieces.items()} for position in range(count)]
+
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Run the model once; return the scalar to minimise as `total`, and its parts by name."""
@@ -110,10 +148,10 @@ class Task(ABC):
     def score(self, records: list[Record], split: str) -> Result:
         """Turn the records of every sample of `split`, sorted by index, into a result."""
 
-    def evaluate(self, model: nn.Module, loader: Iterable[Batch], split: str, gather: Gather) -> Result:
+    def evaluate(self, model: nn.Module, loader: Iterable[Batch], split: str, tools: Tools) -> Result:
         """Predict this process's batches, gather the records of all processes, score them."""
         records = [record for batch in loader for record in self.predict(model, batch)]
-        return self.score(sorted(gather(records), key=lambda record: record["index"]), split)
+        return self.score(sorted(tools.gather(records), key=lambda record: record["index"]), split)
 
     def use_vocabularies(self, vocabularies: Mapping[str, list[str]]) -> None:
         """Take the word lists of a checkpoint. Raises `CheckpointError` when they are another task's."""

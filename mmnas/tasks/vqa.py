@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class VQADataset(Dataset):
-    """Questions, their images' regions and, where there are annotations, soft targets (A,)."""
+    """Questions, their images' regions and, with annotations in the questions' order, soft targets (A,)."""
 
     def __init__(
         self,
@@ -53,8 +53,7 @@ class VQADataset(Dataset):
         self.targets = None
         if annotations is not None:
             index = {answer: number for number, answer in enumerate(answers)}
-            by_question = {annotation.question_id: annotation.answers for annotation in annotations}
-            soft = [vqa_json.soft_targets(by_question[question.question_id], index) for question in questions]
+            soft = [vqa_json.soft_targets(annotation.answers, index) for annotation in annotations]
             self.targets = Ragged((target.keys() for target in soft), np.int32)
             self.scores = Ragged((target.values() for target in soft), np.float32)
 
@@ -147,7 +146,9 @@ class VQATask(Task):
             vqa_json.read_annotations(annotations_path),
         )
         vqa_json.check_pairs(questions, annotations, questions_path, annotations_path)
-        return questions, annotations
+        # Paired within the file: ids of VG are not those of VQA, and may collide with them.
+        by_question = {annotation.question_id: annotation for annotation in annotations}
+        return questions, [by_question[question.question_id] for question in questions]
 
     def _dataset(self, questions, annotations, what: str) -> VQADataset:
         paths, sizes = self.config.paths, self.config.data
