@@ -5,6 +5,8 @@ import logging
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +69,18 @@ class Workplace:
             env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
             **options,
         )
+
+    def stop_in_second_epoch(self, version: str, flags: Sequence[str], number: int) -> tuple[str, int]:
+        """Train until the first epoch is scored and saved, send a signal; return output and exit code."""
+        process = self.script(*self.train_flags(version, *flags))
+        log, end = self.folder / f"logs/log/log_run_{version}.txt", time.monotonic() + 240
+        while not (log.exists() and "epoch 1: loss" in log.read_text()):
+            assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
+            time.sleep(0.01)
+        time.sleep(0.15)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=240)
+        return output, process.returncode
 
     def checkpoint(self, version: str, name: str) -> Path:
         """The path of a run's checkpoint."""

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -109,14 +108,8 @@ def test_two_processes_score_exactly_as_one(matched, place, run):
 
 def test_resumed_within_an_epoch_equals_uninterrupted_to_the_bit(place, run):
     flags = ["--KEEP_ALL", "--MAX_EPOCH=3", "--NW=1", *hard(place)]  # epochs of 15 steps
-    process = place.script(*place.train_flags("cut", *flags))
-    end = time.monotonic() + 240
-    while not place.checkpoint("cut", "epoch1.pkl").exists():
-        assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 130, output
+    output, code = place.stop_in_second_epoch("cut", flags, signal.SIGINT)
+    assert code == 130, output
     (moment,) = place.checkpoint("cut", "x").parent.glob("*_step*.pkl")
     state = load_checkpoint(moment).task_state["negatives"]
     assert state.shape == (120, 2) and state.unique().numel() > 20

@@ -1,25 +1,11 @@
 """A run that a signal stops goes on to the same bits as one that nothing stopped."""
 
 import signal
-import time
 
 import pytest
 import torch
 
 from mmnas.engine.checkpoint import load_checkpoint
-
-
-def stop_in_second_epoch(place, version, flags, number, seconds=240):
-    """Train until the first epoch is scored, wait a moment, send a signal; return output and code."""
-    process = place.script(*place.train_flags(version, *flags))
-    log, end = place.folder / f"logs/log/log_run_{version}.txt", time.monotonic() + seconds
-    while not (log.exists() and "epoch 1: loss" in log.read_text()):
-        assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
-        time.sleep(0.01)
-    time.sleep(0.15)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=240)
-    return output, process.returncode
 
 
 def assert_same(one, other):
@@ -35,7 +21,7 @@ def assert_same(one, other):
 def test_resumed_equals_uninterrupted_to_the_bit(place, run, number):
     # Batches of 8 make epochs of 72 steps, so that the signal falls within one.
     flags = ["--KEEP_ALL", "--MAX_EPOCH=4", "--BS=8", "--NW=1"]
-    output, code = stop_in_second_epoch(place, "cut", flags, number)
+    output, code = place.stop_in_second_epoch("cut", flags, number)
     assert code == 128 + number, output
     assert "--RESUME" in output.splitlines()[-1]
     moments = [path.name for path in place.checkpoint("cut", "x").parent.glob("*_step*.pkl")]
@@ -65,7 +51,7 @@ def test_resuming_a_finished_run_does_nothing(trained, run):
 
 def test_a_moment_within_an_epoch_wants_the_same_number_of_processes(place, run):
     flags = ["--MAX_EPOCH=3", "--BS=8"]
-    output, code = stop_in_second_epoch(place, "cut", flags, signal.SIGINT)
+    output, code = place.stop_in_second_epoch("cut", flags, signal.SIGINT)
     assert code == 130, output
     process = place.script("--RUN=train", "--VERSION=cut", "--RESUME", "--GPU=cpu,cpu")
     output, _ = process.communicate(timeout=240)
