@@ -12,6 +12,7 @@ import pytest
 import mmnas
 from mmnas.__main__ import main as mmnas_main
 from mmnas.demo import demo
+from mmnas.tasks import TASKS
 from tests.conftest import ROOT, Workplace
 
 README = (ROOT / "README.md").read_text()
@@ -27,7 +28,7 @@ def test_every_kind_of_command_is_known():
     kinds = {" ".join(shlex.split(command)[:2]) for command in COMMANDS}
     assert kinds == {
         "make demo", "make test", "make install", "source .venv/bin/activate", "python3 train_vqa.py",
-        "python3 train_vgd.py", "python3 -m", "torchrun --nproc_per_node=4",
+        "python3 train_vgd.py", "python3 train_itm.py", "python3 -m", "torchrun --nproc_per_node=4",
     }  # fmt: skip
 
 
@@ -44,6 +45,7 @@ def test_make_targets_are_there():
     [
         ("vqa", "train train val test", ["val/result_run_mine", "test/result_run_mine"]),
         ("vgd", "train test", ["test/result_run_ground_testA", "test/result_run_ground_testB"]),
+        ("itm", "train test", ["test/result_run_match"]),
     ],
 )
 def test_the_runs_in_their_order(tmp_path, world, run, task, runs, results):
@@ -81,11 +83,11 @@ def test_make_world(tmp_path, monkeypatch):
     assert (tmp_path / words[4] / "vqa").is_dir()
 
 
-def test_help_lists_the_flags_of_the_readme(run, place, grounded, capsys):
+def test_help_lists_the_flags_of_the_readme(run, tmp_path, world, capsys):
     shown = ""
-    for each in (place, grounded):
+    for task in TASKS:
         with pytest.raises(SystemExit) as stopped:
-            run(each, "--help")
+            run(Workplace(tmp_path, world, task), "--help")
         assert stopped.value.code == 0
         shown += capsys.readouterr().out
     for flag in re.findall(r"`(--[A-Z_]+)", README):
