@@ -12,10 +12,11 @@ from mmnas.configs import load_config
 from mmnas.data.scan_precomp import matching_features, read_split
 from mmnas.demo import demo
 from mmnas.engine.checkpoint import load_checkpoint
-from mmnas.engine.distributed import launch
+from mmnas.engine.distributed import Group, launch
 from mmnas.engine.tools import tools_of
 from mmnas.genotype import Genotype
 from mmnas.metrics.retrieval import folds, mean_figures, retrieval_figures
+from mmnas.models.pair_scorer import PairScorer
 from mmnas.models.published import our_name
 from mmnas.tasks import hard_negatives
 from mmnas.tasks.itm import ITMTask
@@ -118,6 +119,47 @@ def test_resumed_within_an_epoch_equals_uninterrupted_to_the_bit(place, run):
     cut, whole = (load_checkpoint(place.checkpoint(version, "epoch3.pkl")) for version in ("cut", "whole"))
     assert cut.history == whole.history
     assert all(torch.equal(value, cut.model[name]) for name, value in whole.model.items())
+
+
+class PlainScorer(PairScorer):
+    """Scores by the plain forward of every pair, captions padded to 20 tokens."""
+
+    def images(self, batch):
+        return PlainImages(batch)
+
+    def captions(self, tokens):
+        return tokens
+
+    def score(self, images, rows, captions):
+        names = ("features", "boxes", "image_sizes", "region_mask")
+        batch = {name: images.batch[name][rows.flatten()] for name in names}
+        tokens = captions.repeat_interleave(rows.shape[1], dim=0)
+        batch["tokens"] = torch.nn.functional.pad(tokens, (0, 20 - tokens.shape[1]))
+        batch["token_mask"] = (torch.arange(20) < tokens.shape[1]).expand(len(tokens), -1)
+        return self.network(batch).view(rows.shape)
+
+
+class PlainImages:
+    def __init__(self, batch):
+        self.batch, self.regions = batch, batch["features"]
+
+    def __len__(self):
+        return len(self.regions)
+
+
+def test_negatives_are_those_that_plain_forwards_find(place):
+    overrides = {"paths.data": str(place.data), "model.hidden_size": 64}
+    task = ITMTask(load_config("itm", "tiny", split="train", version="x", overrides=overrides))
+    task.vocabularies = task.build_vocabularies()
+    data = task.training_set()
+    torch.manual_seed(0)
+    model = task.build_model(Genotype.from_dict(GENOTYPE), pretrained_words=False).eval()
+    with torch.inference_mode():
+        found = [
+            hard_negatives.hard_negatives(scorer(model), data, tools_of(Group(), 0), 1, 2, 7, 2)
+            for scorer in (PairScorer, PlainScorer)
+        ]
+    assert (found[0] == found[1]).all()
 
 
 def _mine(group, data: str, folder: str) -> int:
