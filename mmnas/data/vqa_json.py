@@ -90,6 +90,22 @@ def require_annotations(data_path: PathLike, split: str) -> Path:
     raise DataError(_not_found(f"annotations of {split}", annotation_places(data_path, split)))
 
 
+def require_annotated(data_path: PathLike, splits: Iterable[str]) -> None:
+    """Raise a DataError that names the first missing file of annotated splits and counts the others."""
+    missing = [
+        _not_found(f"{kind} of {split}", places(data_path, split))
+        for split in splits
+        for kind, find, places in (
+            ("questions", find_questions, question_places),
+            ("annotations", find_annotations, annotation_places),
+        )
+        if find(data_path, split) is None
+    ]
+    if missing:
+        more = f" ({len(missing) - 1} more files of the training split are missing)" if missing[1:] else ""
+        raise DataError(missing[0] + more)
+
+
 def find_feature_folders(data_path: PathLike, feat_path: PathLike | None = None) -> list[Path]:
     """Return those of `FEATURE_FOLDERS` that exist under `feat_path`, or else in the default places.
 

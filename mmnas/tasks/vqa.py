@@ -121,7 +121,9 @@ class VQATask(Task):
         """Join the files that --SPLIT names; VG counts as one of them."""
         questions: list[Question] = []
         annotations: list[Annotation] = []
-        for split in self.config.split.split("+"):
+        splits = self.config.split.split("+")
+        vqa_json.require_annotated(self.config.paths.data, splits)
+        for split in splits:
             read, notes = self._read_annotated(split)
             questions += read
             annotations += notes
