@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmnas.errors import ConfigError
-from mmnas.typed import build, nearest, to_plain
+from mmnas.typed import build, require_one_of, to_plain
 
 SIZES = ("small", "large", "tiny")
 
@@ -140,9 +140,7 @@ class TrainingConfig:
             if not 0 <= getattr(self, name) < limit:
                 raise ConfigError(f"training.{name} must lie in [0, {limit}), not {getattr(self, name)}")
         for name, valid in (("optimizer", ("adam", "sgd")), ("precision", ("fp32", "bf16"))):
-            value = getattr(self, name)
-            if value not in valid:
-                raise ConfigError(f"training.{name} '{value}' is unknown; {nearest(value, valid)}")
+            require_one_of(f"training.{name}", getattr(self, name), valid)
         if self.accumulate > self.batch_size:
             raise ConfigError(
                 f"training.accumulate {self.accumulate} (--ACCU) is more than the batch size "

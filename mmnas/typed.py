@@ -46,6 +46,12 @@ def reject_unknown(values: Mapping[str, Any], valid: Iterable[str], what: str, p
             raise ConfigError(f"unknown {what} {place}{key}; {nearest(str(key), valid)}")
 
 
+def require_one_of(key: str, value: str, valid: Iterable[str]) -> None:
+    """Raise `ConfigError` naming the key and the nearest valid value, unless `value` is among the valid ones."""
+    if value not in valid:
+        raise ConfigError(f"{key} '{value}' is unknown; {nearest(value, valid)}")
+
+
 def nearest(value: str, valid: Iterable[str]) -> str:
     """Return a hint that names the valid value nearest to `value`, or all of them."""
     valid = list(valid)

@@ -26,11 +26,11 @@ from mmnas.models.heads import FusionHead
 from mmnas.models.pair_scorer import PairScorer
 from mmnas.tasks.base import Batch, Record, Result, Task, Tools
 from mmnas.tasks.hard_negatives import hard_negatives, random_negatives
-from mmnas.tasks.network import network_of
+from mmnas.tasks.network import head_sizes, network_of
 from mmnas.tasks.retrieval import best_lists, score_images
 from mmnas.text.tokenizer import tokenize
 from mmnas.text.vocabulary import Vocabulary
-from mmnas.typed import nearest
+from mmnas.typed import require_one_of
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +73,7 @@ class ITMTask(Task):
             ("data.protocol", data.protocol or "flickr1k", PROTOCOLS),
             ("training.loss", loss, LOSSES),
         ):
-            if value not in valid:
-                raise ConfigError(f"{key} '{value}' is unknown; {nearest(value, valid)}")
+            require_one_of(key, value, valid)
         own = [name for name, (dataset, *_) in PROTOCOLS.items() if dataset == data.dataset]
         protocol = data.protocol or own[0]
         if protocol not in own:
@@ -129,15 +128,7 @@ class ITMTask(Task):
 
     def build_model(self, genotype: Genotype, pretrained_words: bool) -> nn.Module:
         """Build the network with one logit, whose sigmoid is the probability that image and caption match."""
-        model = self.config.model
-        head = FusionHead(
-            hidden=model.hidden_size,
-            pooling_size=model.pooling_size,
-            glimpses=model.glimpses,
-            pooled=model.pooled_size,
-            outputs=1,
-            dropout=model.dropout,
-        )
+        head = FusionHead(outputs=1, **head_sizes(self.config))
         return network_of(self.config, genotype, head, self.vocabularies["tokens"], pretrained_words)
 
     def before_epoch(self, model: nn.Module, epoch: int, tools: Tools) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -9,6 +10,18 @@ from mmnas.config import Config
 from mmnas.genotype import Genotype
 from mmnas.models.network import MMNasNet, build_network
 from mmnas.text.word_vectors import word_vectors
+
+
+def head_sizes(config: Config) -> dict[str, Any]:
+    """Return the keyword arguments that the heads of all tasks share."""
+    model = config.model
+    return {
+        "hidden": model.hidden_size,
+        "pooling_size": model.pooling_size,
+        "glimpses": model.glimpses,
+        "pooled": model.pooled_size,
+        "dropout": model.dropout,
+    }
 
 
 def network_of(

@@ -27,9 +27,9 @@ from mmnas.metrics.grounding import grounding_accuracy, proposal_quality
 from mmnas.models.heads import GroundingHead
 from mmnas.tasks.base import Batch, Record, Result, Task
 from mmnas.tasks.grounding_loss import LOSSES, grounding_loss, grounding_targets, loss_totals
-from mmnas.tasks.network import network_of
+from mmnas.tasks.network import head_sizes, network_of
 from mmnas.text.vocabulary import Vocabulary
-from mmnas.typed import nearest
+from mmnas.typed import require_one_of
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +94,7 @@ class VGDTask(Task):
             ("data.feature_kind", config.data.feature_kind, KINDS),
             ("training.loss", config.training.loss, LOSSES),
         ):
-            if value not in valid:
-                raise ConfigError(f"{key} '{value}' is unknown; {nearest(value, valid)}")
+            require_one_of(key, value, valid)
         model, width = config.model, feature_width(config.data.feature_kind)
         if model.feature_size not in (width, ModelConfig.feature_size):
             raise ConfigError(f"model.feature_size {model.feature_size} is not that of --FEAT: leave it out")
@@ -144,15 +143,7 @@ class VGDTask(Task):
 
     def build_model(self, genotype: Genotype, pretrained_words: bool) -> nn.Module:
         """Build the network with a score and four box offsets per region."""
-        model = self.config.model
-        head = GroundingHead(
-            hidden=model.hidden_size,
-            pooling_size=model.pooling_size,
-            glimpses=model.glimpses,
-            pooled=model.pooled_size,
-            dropout=model.dropout,
-            softmax=self.config.training.loss != "bce",
-        )
+        head = GroundingHead(softmax=self.config.training.loss != "bce", **head_sizes(self.config))
         return network_of(self.config, genotype, head, self.vocabularies["tokens"], pretrained_words)
 
     def with_totals(self, batch: Batch) -> Batch:

@@ -23,7 +23,7 @@ from mmnas.genotype import Genotype
 from mmnas.metrics.vqa_accuracy import FORMS, vqa_accuracy
 from mmnas.models.heads import FusionHead
 from mmnas.tasks.base import Batch, Record, Result, Task
-from mmnas.tasks.network import network_of
+from mmnas.tasks.network import head_sizes, network_of
 from mmnas.text.tokenizer import tokenize
 from mmnas.text.vocabulary import Vocabulary
 
@@ -164,15 +164,7 @@ class VQATask(Task):
 
     def build_model(self, genotype: Genotype, pretrained_words: bool) -> nn.Module:
         """Build the network with a logit per answer."""
-        model = self.config.model
-        head = FusionHead(
-            hidden=model.hidden_size,
-            pooling_size=model.pooling_size,
-            glimpses=model.glimpses,
-            pooled=model.pooled_size,
-            outputs=len(self.vocabularies["answers"]),
-            dropout=model.dropout,
-        )
+        head = FusionHead(outputs=len(self.vocabularies["answers"]), **head_sizes(self.config))
         return network_of(self.config, genotype, head, self.vocabularies["tokens"], pretrained_words)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
