@@ -125,3 +125,38 @@ def fixture_batch(figures: dict[str, Any], **targets: Any) -> Batch:
         "index": torch.arange(dims["batch"]),
         **{name: torch.tensor(values, dtype=torch.float32) for name, values in targets.items()},
     }
+
+
+def one_batch_task(name: str) -> type[Task]:
+    """Return the class of a task that trains on one batch alone, never scores, and notes the loss of every step.
+
+    The trainer's loader is to be replaced by that batch, as often as an epoch has steps.
+    """
+
+    class OneBatchTask(task_named(name)):
+        scores_val = False
+
+        def __init__(self, config: Config) -> None:
+            super().__init__(config)
+            self.losses: list[float] = []
+
+        def training_set(self) -> range:
+            training = fixture(name)["training"]
+            return range(training["epoch_steps"] * self.config.training.batch_size)
+
+        def before_epoch(self, model: nn.Module, epoch: int, tools: Any) -> None:
+            """Negatives, where a task has them, are part of the batch."""
+
+        def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+            losses = super().loss(model, batch)
+            self.losses.append(losses["total"].item())
+            return losses
+
+    return OneBatchTask
+
+
+class NoScalars:
+    """Takes the place of TensorBoard."""
+
+    def add(self, values: dict[str, float], step: int) -> None:
+        """Forget the values."""

@@ -9,13 +9,14 @@ from mmnas.engine.distributed import Group
 from mmnas.engine.trainer import Trainer
 from mmnas.genotype import Genotype
 from mmnas.models.published import our_name
-from mmnas.tasks import task_named
 from tests.stand_in import (
+    NoScalars,
     fixture,
     fixture_batch,
     fixture_config,
     fixture_network,
     fixture_task,
+    one_batch_task,
     published_checkpoint,
 )
 
@@ -90,34 +91,8 @@ def test_parts_of_a_batch_add_up_to_it(network, training_batch):
     assert summed.item() == pytest.approx(whole.item(), rel=1e-5)
 
 
-class OneBatchTask(task_named("itm")):
-    """Matching on the fixture's batch alone; notes the loss of every step."""
-
-    scores_val = False
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.losses = []
-
-    def training_set(self):
-        return range(FIXTURE["training"]["epoch_steps"] * self.config.training.batch_size)
-
-    def before_epoch(self, model, epoch, tools):
-        pass
-
-    def loss(self, model, batch):
-        losses = super().loss(model, batch)
-        self.losses.append(losses["total"].item())
-        return losses
-
-
-class NoScalars:
-    def add(self, values, step):
-        pass
-
-
 def test_training_follows_the_published_trajectory(network, training_batch, tmp_path):
-    task = OneBatchTask(fixture_config(FIXTURE, tmp_path))
+    task = one_batch_task("itm")(fixture_config(FIXTURE, tmp_path))
     task.vocabularies = fixture_task(FIXTURE).vocabularies
     trainer = Trainer(task, network, Genotype.from_dict(FIXTURE["genotype"]), Group(), tmp_path / "run", False)
     trainer.loader = [training_batch] * FIXTURE["training"]["epoch_steps"]

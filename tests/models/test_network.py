@@ -13,14 +13,15 @@ from mmnas.models.network import build_network
 from mmnas.models.operations import build_blocks
 from mmnas.models.published import our_name
 from mmnas.models.stems import RegionStem, normalise_boxes
-from mmnas.tasks import task_named
 from tests.stand_in import (
     SHIPPED_GENOTYPES,
+    NoScalars,
     fixture,
     fixture_batch,
     fixture_config,
     fixture_network,
     fixture_task,
+    one_batch_task,
     published_checkpoint,
     shipped_genotype,
     stand_in_uniform,
@@ -62,29 +63,8 @@ def test_loss_and_gradient_norms_are_the_published_ones(network, batch):
         assert parameters[our_name(published)].grad.norm().item() == pytest.approx(norm, rel=1e-3, abs=1e-6)
 
 
-class OneBatchTask(task_named("vqa")):
-    """VQA on the fixture's batch alone; notes the loss of every step."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.losses = []
-
-    def training_set(self):
-        return range(FIXTURE["training"]["epoch_steps"] * self.config.training.batch_size)
-
-    def loss(self, model, batch):
-        losses = super().loss(model, batch)
-        self.losses.append(losses["total"].item())
-        return losses
-
-
-class NoScalars:
-    def add(self, values, step):
-        pass
-
-
 def test_training_follows_the_published_trajectory(network, batch, tmp_path):
-    task = OneBatchTask(fixture_config(FIXTURE, tmp_path))
+    task = one_batch_task("vqa")(fixture_config(FIXTURE, tmp_path))
     task.vocabularies = fixture_task(FIXTURE).vocabularies
     genotype = Genotype.from_dict(FIXTURE["genotype"])
     trainer = Trainer(task, network, genotype, Group(), tmp_path / "run", keep_all=True)

@@ -12,13 +12,14 @@ from mmnas.engine.trainer import Trainer
 from mmnas.genotype import Genotype
 from mmnas.models.heads import GroundingHead
 from mmnas.models.published import our_name
-from mmnas.tasks import task_named
 from tests.stand_in import (
+    NoScalars,
     fixture,
     fixture_batch,
     fixture_config,
     fixture_network,
     fixture_task,
+    one_batch_task,
     published_checkpoint,
 )
 
@@ -64,30 +65,9 @@ def test_loss_and_gradient_norms_are_the_published_ones(network, batch):
         assert parameters[our_name(published)].grad.norm().item() == pytest.approx(norm, rel=1e-3, abs=1e-6)
 
 
-class OneBatchTask(task_named("vgd")):
-    """Grounding on the fixture's batch alone; notes the loss of every step."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.losses = []
-
-    def training_set(self):
-        return range(FIXTURE["training"]["epoch_steps"] * self.config.training.batch_size)
-
-    def loss(self, model, batch):
-        losses = super().loss(model, batch)
-        self.losses.append(losses["total"].item())
-        return losses
-
-
-class NoScalars:
-    def add(self, values, step):
-        pass
-
-
 def test_training_follows_the_published_trajectory(network, batch, tmp_path):
     config = dataclasses.replace(fixture_config(FIXTURE, tmp_path), split="train+val")
-    task = OneBatchTask(config)
+    task = one_batch_task("vgd")(config)
     task.vocabularies = fixture_task(FIXTURE).vocabularies
     trainer = Trainer(task, network, Genotype.from_dict(FIXTURE["genotype"]), Group(), tmp_path / "run", False)
     trainer.loader = [batch] * FIXTURE["training"]["epoch_steps"]
