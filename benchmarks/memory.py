@@ -13,6 +13,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,20 +78,20 @@ def measure(root: str) -> None:
     print(json.dumps({"before": base, "peak": peak, "samples": images}))
 
 
-def main() -> None:
-    """Measure each size in a process of its own and print the table."""
+def print_table(module: str, write: Callable[[Path, int], None], sizes: Sequence[int], regions: int) -> None:
+    """Measure each number of images by `module` in a process of its own, on data that `write` makes, and print."""
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
     print(f"{'images':>8} {'samples':>8} {'features MB':>12} {'before MB':>10} {'peak MB':>9} {'grown MB':>9}")
-    for images in IMAGES:
+    for images in sizes:
         with tempfile.TemporaryDirectory() as root:
-            write_data(Path(root), images)
-            command = [sys.executable, "-m", "benchmarks.memory", root]
+            write(Path(root), images)
+            command = [sys.executable, "-m", module, root]
             figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        features = images * REGIONS * 2048 * 4 / 2**20
+        features = images * regions * 2048 * 4 / 2**20
         grown = figures["peak"] - figures["before"]
         row = (f"{images:>8}", f"{figures['samples']:>8}", f"{features:>12.0f}", f"{figures['before']:>10.0f}")
         print(*row, f"{figures['peak']:>9.0f}", f"{grown:>9.0f}")
 
 
 if __name__ == "__main__":
-    measure(sys.argv[1]) if len(sys.argv) > 1 else main()
+    measure(sys.argv[1]) if len(sys.argv) > 1 else print_table("benchmarks.memory", write_data, IMAGES, REGIONS)

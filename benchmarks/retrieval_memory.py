@@ -9,16 +9,13 @@ files are links to ten, each read and checked as if it were its own.
 
 import json
 import os
-import platform
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.memory import resident_mb
+from benchmarks.memory import print_table, resident_mb
 
 IMAGES = (1000, 10_000)
 REGIONS = 36
@@ -65,20 +62,7 @@ def measure(root: str) -> None:
     print(json.dumps({"before": before, "peak": peak, "samples": samples}))
 
 
-def main() -> None:
-    """Measure each size in a process of its own and print the table."""
-    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
-    print(f"{'images':>8} {'samples':>8} {'features MB':>12} {'before MB':>10} {'peak MB':>9} {'grown MB':>9}")
-    for images in IMAGES:
-        with tempfile.TemporaryDirectory() as root:
-            write_data(Path(root), images)
-            command = [sys.executable, "-m", "benchmarks.retrieval_memory", root]
-            figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        features = images * REGIONS * 2048 * 4 / 2**20
-        grown = figures["peak"] - figures["before"]
-        row = (f"{images:>8}", f"{figures['samples']:>8}", f"{features:>12.0f}", f"{figures['before']:>10.0f}")
-        print(*row, f"{figures['peak']:>9.0f}", f"{grown:>9.0f}")
-
-
 if __name__ == "__main__":
-    measure(sys.argv[1]) if len(sys.argv) > 1 else main()
+    measure(sys.argv[1]) if len(sys.argv) > 1 else print_table(
+        "benchmarks.retrieval_memory", write_data, IMAGES, REGIONS
+    )
