@@ -7,7 +7,7 @@ import pytest
 from tests.stand_in import ROOT
 
 FOUNDATION = ("errors", "files", "typed", "config", "configs", "genotype")
-# Part of the package -> the parts that it may import. What is not listed is a command and may import all.
+# Part of the package -> the parts that it may import. What is not listed (cli, commands) may import all.
 MAY_IMPORT = {
     "errors": (),
     "files": ("errors",),

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import mmnas
+from mmnas.commands.demo import demo
 from mmnas.configs import load_config
 from mmnas.data.batching import collate
 from mmnas.data.scan_precomp import matching_features, read_split
-from mmnas.demo import demo
 from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.engine.distributed import Group, launch
 from mmnas.engine.tools import tools_of

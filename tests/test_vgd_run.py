@@ -9,9 +9,9 @@ import torch
 
 import mmnas
 from mmnas.boxes import pairwise_iou
+from mmnas.commands.demo import demo
 from mmnas.data.refs import require_expressions
 from mmnas.data.refs_features import grounding_features
-from mmnas.demo import demo
 from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.models.published import our_name
 from tests.conftest import ROOT, Workplace

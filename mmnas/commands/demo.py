@@ -16,7 +16,7 @@ from mmnas.errors import ConfigError
 from mmnas.files import read_json
 from mmnas.metrics.vqa_accuracy import prior_accuracy
 
-SCRIPTS = Path(__file__).resolve().parent.parent
+SCRIPTS = Path(__file__).resolve().parents[2]
 DATA = Path("data/demo")
 LOGS = Path("logs")
 # So small a network gains little from a second thread, and loses much when other programs want the core.
@@ -24,6 +24,13 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # VQA and matching have eight blocks: at width 128, the thirty of their published genotypes take ten times as long
 # to learn anything. Grounding learns with its published thirty from the first epoch on.
 GENOTYPES = {"vqa": "demo.json", "vgd": "train_vgd.json", "itm": "demo.json"}
+
+
+def add(commands) -> None:
+    """Add the command to the parser of `python -m mmnas`."""
+    parser = commands.add_parser("demo", help="write the demo world, train a tiny network on it, show its score")
+    parser.add_argument("task", nargs="?", default="vqa", choices=list(DEMOS), help="default: vqa")
+    parser.set_defaults(run=lambda options: demo(options.task))
 
 
 def demo(task: str = "vqa", images: int = 400, flags: Sequence[str] = ()) -> int:
