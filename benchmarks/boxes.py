@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks.timing import Row
 from mmnas.boxes import iou, reference
 
 ROUNDS = 300
@@ -53,6 +54,13 @@ def table_row(label: str, compiled: np.ndarray, plain: np.ndarray) -> str:
     ratio = plain / compiled
     medians = f"{np.median(compiled) * 1e6:>7.0f} us{np.median(plain) * 1e6:>9.0f} us"
     return f"{label:<18}{medians}{np.median(ratio):>22.1f}{ratio.min():>6.1f}{ratio.max():>6.1f}"
+
+
+def rows(quick: bool = False) -> list[Row]:
+    """Compare with the usual NumPy form, float32."""
+    boxes, others = random_boxes(100, np.float32, seed=1), random_boxes(1000, np.float32, seed=2)
+    seconds = interleaved([iou.pairwise_iou, usual_broadcasting], boxes, others)
+    return [Row("IoU of 100 x 1000 boxes, against NumPy", "calls/s", *(1 / seconds.T))]
 
 
 def main() -> None:

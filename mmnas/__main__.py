@@ -2,13 +2,15 @@
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from mmnas.errors import MMNasError, one_line
 
 # The modules of `mmnas/commands`, in the order in which --help shows them.
-COMMANDS = ("demo", "make_world")
+COMMANDS = ("demo", "make_world", "show_arch", "plot_search", "check_data", "check_submission", "pack_features")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -24,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
+    except BrokenPipeError:  # whoever read the output has seen enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (MMNasError, OSError) as exception:
         print(f"error: {one_line(exception)}", file=sys.stderr)
         return 2

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mmnas.engine.plan import Request
+from mmnas.engine.plan import LEARNING, Request, default_size
 from mmnas.engine.session import start
 from mmnas.errors import ConfigError, MMNasError, one_line
 from mmnas.flags import Flag, flags_of
@@ -64,7 +64,7 @@ def parse(task: type[Task], arguments: Sequence[str]) -> Request:
 def _parser(task: type[Task], flags: Sequence[Flag]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=f"train_{task.name}.py",
-        usage=f"python3 train_{task.name}.py --RUN=train|val|test [flags]",
+        usage=f"python3 train_{task.name}.py --RUN=train|val|test|search [flags]",
         description=task.__doc__,
         allow_abbrev=False,
         formatter_class=_Formatter,
@@ -102,16 +102,17 @@ def _value(flag: Flag, text: str) -> Any:
 def _request(values: dict[Flag, Any], task: type[Task]) -> Request:
     fields = {flag.target: value for flag, value in values.items() if "." not in flag.target}
     overrides = {flag.target: value for flag, value in values.items() if "." in flag.target}
-    if fields["run"] != "train" and "training.batch_size" in overrides:
+    if fields["run"] not in LEARNING and "training.batch_size" in overrides:
         overrides["training.eval_batch_size"] = overrides.pop("training.batch_size")
     version = fields.get("version", "")
     if version and not re.fullmatch(r"\w[\w.+=@-]{0,99}", version):
         raise ConfigError(
             f"--VERSION={version!r} becomes part of file names: use up to 100 letters, digits and . _ + = @ -"
         )
+    size = fields.get("size", default_size(fields["run"]))
     return Request(
         **fields,
         overrides=overrides,
         flags={flag.target: flag.name for flag in values},
-        default_version=f"{task.name}_{fields.get('size', 'small')}_{time.strftime('%Y%m%d_%H%M%S')}",
+        default_version=f"{task.name}_{size}_{time.strftime('%Y%m%d_%H%M%S')}",
     )

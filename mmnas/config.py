@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmnas.errors import ConfigError
-from mmnas.typed import build, require_one_of, to_plain
+from mmnas.typed import build, require_one_of, shown, to_plain
 
-SIZES = ("small", "large", "tiny")
+SIZES = ("small", "large", "tiny", "search")
+ALPHA_MODES = ("full", "two")
+ALPHA_INITS = ("prior", "uniform", "normal")
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ class TrainingConfig:
     """Parts that a batch is computed in, to save memory."""
     eval_batch_size: int = 128
     """Samples per forward in evaluation."""
+    buckets: bool = True
+    """Whether batches hold images of about as many regions each, where a packed store tells how many there are."""
     workers: int = 4
     """Loader processes per process; 0 loads in the process itself."""
     precision: str = "fp32"
@@ -149,6 +153,52 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class SearchConfig:
+    """What a search looks for, and how architecture parameters (alphas) are learnt (paper section 3.4)."""
+
+    encoder_blocks: int = 12
+    """Blocks over the tokens."""
+    decoder_blocks: int = 18
+    """Blocks over the regions."""
+    encoder_candidates: tuple[str, ...] = ("self_att_64", "feed_forward")
+    """Operations that every encoder block chooses among."""
+    decoder_candidates: tuple[str, ...] = ("self_att_64", "rel_self_att_64", "guided_att_64", "feed_forward")
+    """Operations that every decoder block chooses among."""
+    alpha_mode: str = "full"
+    """`full` runs every candidate in an architecture step, `two` draws two per block."""
+    alpha_start: int = 20
+    """Epoch index (from 0) at which architecture steps begin."""
+    alpha_every: int = 5
+    """Weight steps per architecture step."""
+    alpha_init: str = "prior"
+    """`prior` starts from the pattern (SA FFN) / (RSA GA FFN), `uniform` from zeros, `normal` from small noise."""
+    alpha_lr: float = 0.1
+    """Adam's learning rate for the alphas."""
+    alpha_betas: tuple[float, float] = (0.0, 0.999)
+    """Adam's decay rates for the alphas."""
+    patience: int = 0
+    """Epochs with architecture steps and an unchanged genotype after which to stop; 0 never does."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("encoder_blocks", 1), ("decoder_blocks", 1), ("alpha_start", 0), ("alpha_every", 1), ("patience", 0),
+        ):  # fmt: skip
+            if getattr(self, name) < least:
+                raise ConfigError(f"search.{name} must be at least {least}, not {getattr(self, name)}")
+        for name in ("encoder_candidates", "decoder_candidates"):
+            candidates = getattr(self, name)
+            if not candidates or len(set(candidates)) < len(candidates):
+                raise ConfigError(f"search.{name} must list different operations, not {shown(list(candidates))}")
+        require_one_of("search.alpha_mode", self.alpha_mode, ALPHA_MODES)
+        require_one_of("search.alpha_init", self.alpha_init, ALPHA_INITS)
+        if not 0 < self.alpha_lr < float("inf"):
+            raise ConfigError(f"search.alpha_lr must be a positive number, not {self.alpha_lr}")
+        for value in self.alpha_betas:
+            if not 0 <= value < 1:
+                raise ConfigError(f"search.alpha_betas must lie in [0, 1), not {value}")
+
+
+@dataclass(frozen=True)
 class PathsConfig:
     """Where files are read and written."""
 
@@ -174,6 +224,7 @@ class Config:
     data: DataConfig
     training: TrainingConfig
     paths: PathsConfig
+    search: SearchConfig = field(default_factory=SearchConfig)
 
     @property
     def base_lr(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mmnas.config import SIZES
+from mmnas.config import ALPHA_INITS, ALPHA_MODES, SIZES
 
 if TYPE_CHECKING:
     from mmnas.tasks.base import Task
@@ -27,15 +27,15 @@ class Flag:
 
 def flags_of(task: type[Task]) -> list[Flag]:
     """Return the flags of a task's script, in the order in which --help shows them."""
-    what, data, learn, machine = "what to do", "data", "training", "machine"
+    what, data, learn, search, machine = "what to do", "data", "training", "search", "machine"
     return [
         Flag(
             "--RUN",
             "run",
             what,
-            "train, or score a split and write its result",
+            "train, score a split and write its result, or search an architecture",
             "required",
-            choices=("train", "val", "test"),
+            choices=("train", "val", "test", "search"),
         ),
         Flag("--VERSION", "version", what, "name of the run; its files carry it", "task, size and time"),
         Flag(
@@ -54,7 +54,9 @@ def flags_of(task: type[Task]) -> list[Flag]:
             "newest of --VERSION",
         ),
         Flag("--KEEP_ALL", "keep_all", what, "keep every epoch's checkpoint", "newest two and best", bool),
-        Flag("--MODEL", "size", "model", "size of the network", "small", choices=SIZES),
+        Flag(
+            "--MODEL", "size", "model", "size of the network", "small; search for --RUN=search", choices=SIZES
+        ),
         Flag(
             "--GENO_PATH",
             "geno_path",
@@ -75,7 +77,7 @@ def flags_of(task: type[Task]) -> list[Flag]:
         Flag("--SPLIT", "split", data, "what to train on", task.splits[0], choices=task.splits),
         *task.flags,
         Flag("--DATA_PATH", "paths.data", data, "root of the data", "./data, or the checkpoint's"),
-        Flag("--FEAT_PATH", "paths.features", data, "root of the region features", "below --DATA_PATH"),
+        Flag("--FEAT_PATH", "paths.features", data, "region features: root or packed store", "below --DATA_PATH"),
         Flag(
             "--WORD_VECTORS",
             "paths.word_vectors",
@@ -85,9 +87,36 @@ def flags_of(task: type[Task]) -> list[Flag]:
         ),
         Flag("--BS", "training.batch_size", learn, "samples per step and process", "as the YAML says", int),
         Flag("--ACCU", "training.accumulate", learn, "parts that a batch is computed in", "1", int),
+        Flag(
+            "--BUCKETS",
+            "training.buckets",
+            learn,
+            "batches of images with about as many regions each (packed features)",
+            "true",
+            bool,
+        ),
         Flag("--MAX_EPOCH", "training.epochs", learn, "epochs to train", "as the YAML says", int),
         Flag("--SEED", "training.seed", learn, "start of all random streams", "0", int),
         Flag("--CFG", "file", learn, "YAML file laid over the shipped one", "none"),
+        Flag(
+            "--ALPHA_MODE",
+            "search.alpha_mode",
+            search,
+            "candidates that run in an architecture step: all, or two drawn ones",
+            "full",
+            choices=ALPHA_MODES,
+        ),
+        Flag("--ALPHA_START", "search.alpha_start", search, "epochs before architecture steps", "20", int),
+        Flag("--ALPHA_EVERY", "search.alpha_every", search, "weight steps per architecture step", "5", int),
+        Flag(
+            "--ALPHA_INIT",
+            "search.alpha_init",
+            search,
+            "what the alphas start from: the pattern SA FFN / RSA GA FFN, zeros, noise",
+            "prior",
+            choices=ALPHA_INITS,
+        ),
+        Flag("--PATIENCE", "search.patience", search, "unchanged epochs after which to stop", "0, never", int),
         Flag(
             "--GPU",
             "devices",

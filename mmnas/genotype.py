@@ -6,7 +6,7 @@ No torch here: `models/operations.py` builds a module for each `OperationSpec`.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,11 @@ class Genotype:
         """Whether any block reads the relation features."""
         return any(OPERATIONS[name].reads == "relation" for row in self.decoder for name in row)
 
+    def take(self, path: Sequence[int]) -> "Genotype":
+        """Return the genotype of one operation per block: number `path[b]` of row b, encoder rows first."""
+        rows = tuple((row[index],) for row, index in zip((*self.encoder, *self.decoder), path, strict=True))
+        return Genotype(rows[: len(self.encoder)], rows[len(self.encoder) :])
+
     def to_dict(self) -> dict[str, list[list[str]]]:
         """Return the JSON form of one entry."""
         return {"enc": [list(row) for row in self.encoder], "dec": [list(row) for row in self.decoder]}
@@ -84,6 +89,16 @@ class Genotype:
         if not isinstance(entry, dict) or set(entry) != {"enc", "dec"}:
             raise ConfigError('a genotype entry must be {"enc": [[operation, ...], ...], "dec": [...]}')
         return cls(_rows(entry["enc"], "enc"), _rows(entry["dec"], "dec"))
+
+
+def search_space(
+    encoder_blocks: int, decoder_blocks: int, encoder: Sequence[str], decoder: Sequence[str]
+) -> Genotype:
+    """Return the genotype whose rows list every candidate; a path through it takes one of each row.
+
+    Raises `ConfigError` for an unknown candidate, or one that cannot stand in its stream.
+    """
+    return Genotype((tuple(encoder),) * encoder_blocks, (tuple(decoder),) * decoder_blocks)
 
 
 def _rows(value: Any, stream: str) -> tuple[Row, ...]:
@@ -102,7 +117,7 @@ def _check_row(row: Row, stream: str, block: int) -> None:
     for name in row:
         spec = OPERATIONS.get(name)
         if spec is None:
-            raise ConfigError(f"{place}: unknown operation '{name}'; valid ones: {', '.join(OPERATIONS)}")
+            raise ConfigError(f"{place}: unknown operation {name[:40]!r}; valid ones: {', '.join(OPERATIONS)}")
         if stream == "enc" and spec.reads:
             raise ConfigError(
                 f"{place}: '{name}' reads the {spec.reads}, which only decoder blocks have; "
@@ -119,7 +134,7 @@ def read_genotypes(path: PathLike) -> dict[int, Genotype]:
     for key, entry in entries.items():
         match = re.fullmatch(r"epoch(0|[1-9]\d{0,8})", key)
         if match is None:
-            raise ConfigError(f"{path}: key '{key[:40]}' is not of the form epoch<N>")
+            raise ConfigError(f"{path}: key {key[:40]!r} is not of the form epoch<N>")
         try:
             genotypes[int(match[1])] = Genotype.from_dict(entry)
         except ConfigError as exception:

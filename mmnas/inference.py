@@ -105,6 +105,8 @@ def load(checkpoint_path: PathLike, device: str = "cpu") -> LoadedModel:
             f"{path} holds released weights without a vocabulary: give it to --CKPT_PATH with its data, "
             "fine-tune or score, and load the checkpoint of that run"
         )
+    if checkpoint.search:
+        raise CheckpointError(f"{path} is of a search, which trains no network of its own: train what it has found")
     config, genotype = settings_of(path, checkpoint)
     task = task_named(config.task)(config)
     task.use_vocabularies(checkpoint.vocabularies)

@@ -2,12 +2,45 @@
 
 import dataclasses
 import difflib
+import re
+import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmnas.errors import ConfigError
+
+LONGEST_SHOWN = 80
+INT_LIMIT = 2**63
+"""Whole numbers must lie below this, and above its negative, for arrays and file formats to hold them."""
+# No path, name or line of output may hold these: control characters and halves of characters.
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+class _Brief(reprlib.Repr):
+    """Shows the start of a value without walking the rest, which a hostile file may have made endless."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring = 3, LONGEST_SHOWN
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if abs(x) < INT_LIMIT else f"a whole number of {x.bit_length()} bits"
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        return repr(x) if isinstance(x, (bool, float, types.NoneType)) else f"<{type(x).__name__}>"
+
+
+def shown(value: Any) -> str:
+    """Return `value` for a message: in one line, at most `LONGEST_SHOWN` characters, whatever it is."""
+    text = _Brief().repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
+
+
+def _name(key: Any) -> str:
+    """Return a key as a message names it: bare where that is safe."""
+    return shown(key)[1:-1] if isinstance(key, str) else shown(key)
 
 
 def to_plain(value: Any) -> Any:
@@ -43,13 +76,13 @@ def reject_unknown(values: Mapping[str, Any], valid: Iterable[str], what: str, p
     valid = list(valid)
     for key in values:
         if key not in valid:
-            raise ConfigError(f"unknown {what} {place}{key}; {nearest(str(key), valid)}")
+            raise ConfigError(f"unknown {what} {place}{_name(key)}; {nearest(_name(key), valid)}")
 
 
 def require_one_of(key: str, value: str, valid: Iterable[str]) -> None:
     """Raise `ConfigError` naming the key and the nearest valid value, unless `value` is among the valid ones."""
     if value not in valid:
-        raise ConfigError(f"{key} '{value}' is unknown; {nearest(value, valid)}")
+        raise ConfigError(f"{key} {shown(value)} is unknown; {nearest(value, valid)}")
 
 
 def nearest(value: str, valid: Iterable[str]) -> str:
@@ -73,7 +106,7 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
             raise ConfigError(f"{key} must hold {len(arguments)} values, not {len(value)}")
         return tuple(_convert(entry, item, f"{key}[{index}]") for index, entry in enumerate(value))
     if origin is dict and isinstance(value, Mapping):
-        return {str(name): _convert(entry, arguments[1], f"{key}.{name}") for name, entry in value.items()}
+        return {_key(name, key): _convert(entry, arguments[1], f"{key}.{name}") for name, entry in value.items()}
     return _convert_scalar(value, hint, key)
 
 
@@ -83,7 +116,21 @@ def _convert_scalar(value: Any, hint: Any, key: str) -> Any:
             return float(value)  # YAML reads 1e-9 as text
         except (ValueError, OverflowError):
             pass
-    elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+    plain = isinstance(hint, type) and typing.get_origin(hint) is None  # Python 3.10 takes tuple[int] for a type
+    if plain and hint is not float and isinstance(value, hint) and _is_usable(value, hint):
         return value
-    kind = hint.__name__ if isinstance(hint, type) else str(hint)
-    raise ConfigError(f"{key} must be of type {kind}, not {value!r}")
+    kind = hint.__name__ if plain else str(hint)
+    raise ConfigError(f"{key} must be of type {kind}, not {shown(value)}")
+
+
+def _is_usable(value: Any, hint: type) -> bool:
+    """Whether a value of the right class is one in truth: true is no int, an int has 64 bits, text is one line."""
+    if hint is int:
+        return not isinstance(value, bool) and abs(value) < INT_LIMIT
+    return hint is not str or _UNUSABLE.search(value) is None
+
+
+def _key(name: Any, place: str) -> str:
+    if not isinstance(name, str) or _UNUSABLE.search(name):
+        raise ConfigError(f"{place} has the key {shown(name)}, which is no name")
+    return name

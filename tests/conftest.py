@@ -24,6 +24,7 @@ SETTINGS = """
 model: {hidden_size: 64, pooling_size: 32, pooled_size: 64, relation_size: 16}
 data: {answer_min_count: 2}
 training: {epochs: 2, base_lr: 1.0e-3, decay_epochs: [1], workers: 0, random_negative_epochs: 1}
+search: {encoder_blocks: 2, decoder_blocks: 3, alpha_start: 1, alpha_every: 2}
 """
 GENOTYPE = {
     "enc": [["self_att_64"], ["feed_forward"]],
@@ -46,16 +47,16 @@ class Workplace:
         self.folder, self.data, self.task = folder, world, task
         (folder / "small.yml").write_text(SETTINGS)
         (folder / "small.json").write_text(json.dumps({"epoch0": GENOTYPE}))
-        self.settings = [
-            "--MODEL=tiny",
-            f"--CFG={folder}/small.yml",
-            f"--GENO_PATH={folder}/small.json",
-            "--GPU=cpu",
-        ]
+        self.sizes = ["--MODEL=tiny", f"--CFG={folder}/small.yml", "--GPU=cpu"]
+        self.settings = [*self.sizes, f"--GENO_PATH={folder}/small.json"]
 
     def train_flags(self, version: str, *flags: str) -> list[str]:
         """The flags of a training run on the train split."""
         return ["--RUN=train", "--SPLIT=train", f"--VERSION={version}", *self.settings, *flags]
+
+    def search_flags(self, version: str, *flags: str) -> list[str]:
+        """The flags of a search over 2 + 3 blocks; alphas learn from the second epoch on."""
+        return ["--RUN=search", f"--VERSION={version}", *self.sizes, *flags]
 
     def script(self, *flags: str, environment: dict | None = None, **options) -> subprocess.Popen:
         """Start the script as a process of its own."""
@@ -70,9 +71,11 @@ class Workplace:
             **options,
         )
 
-    def stop_in_second_epoch(self, version: str, flags: Sequence[str], number: int) -> tuple[str, int]:
-        """Train until the first epoch is scored and saved, send a signal; return output and exit code."""
-        process = self.script(*self.train_flags(version, *flags))
+    def stop_in_second_epoch(
+        self, version: str, flags: Sequence[str], number: int, search: bool = False
+    ) -> tuple[str, int]:
+        """Train or search until the first epoch is saved, send a signal; return output and exit code."""
+        process = self.script(*(self.search_flags if search else self.train_flags)(version, *flags))
         log, end = self.folder / f"logs/log/log_run_{version}.txt", time.monotonic() + 240
         while not (log.exists() and "epoch 1: loss" in log.read_text()):
             assert process.poll() is None and time.monotonic() < end, process.communicate()[0]

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmnas.config import Config
+from mmnas.config import Config, SearchConfig
 from mmnas.configs import load_config
-from mmnas.genotype import Genotype, read_genotype
+from mmnas.genotype import Genotype, read_genotype, search_space
+from mmnas.models.published import from_published
+from mmnas.models.supernet import Supernet
 from mmnas.tasks import task_named
 from mmnas.tasks.base import Batch, Task
 
@@ -33,6 +35,9 @@ _DIMS = {
     "attflat_glimpses": "glimpses",
     "attflat_out_size": "pooled_size",
 }
+
+# The supernet's fixture leaves this one out: it is that of the tasks' fixtures.
+_SUPERNET_DIMS = {"image_feature_size": 48}
 
 
 def stand_in_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -108,9 +113,25 @@ def fixture_network(figures: dict[str, Any], genotype: Genotype | None = None, *
     return task.build_model(genotype or Genotype.from_dict(figures["genotype"]), pretrained_words=False)
 
 
+def fixture_search_space() -> Genotype:
+    """Return the search space that `tests/parity/supernet.json` was measured with: the paper's."""
+    space = SearchConfig()
+    return search_space(
+        space.encoder_blocks, space.decoder_blocks, space.encoder_candidates, space.decoder_candidates
+    )
+
+
+def fixture_supernet(task: str) -> tuple[Supernet, Genotype]:
+    """Return the supernet of a task with the stand-in weights of `tests/parity/supernet.json`, and its space."""
+    figures, space = fixture("supernet")[task], fixture_search_space()
+    network = fixture_network(fixture(task), space)
+    network.load_state_dict(from_published(published_state(figures)))
+    return Supernet(network, space), space
+
+
 def fixture_batch(figures: dict[str, Any], **targets: Any) -> Batch:
     """Return the fixture's inputs as a batch; `targets` become float32 tensors of that name."""
-    dims = figures["dims"]
+    dims = {**_SUPERNET_DIMS, **figures.get("dims", figures)}
     regions, lengths = torch.tensor(figures["regions"]), torch.tensor(figures["lengths"])
     shape = (dims["batch"], dims["max_regions"], dims["image_feature_size"])
     region_mask = torch.arange(dims["max_regions"])[None] < regions[:, None]
@@ -153,6 +174,12 @@ def one_batch_task(name: str) -> type[Task]:
             return losses
 
     return OneBatchTask
+
+
+class Batches(list):
+    """Takes the place of a loader."""
+
+    seconds_waited = 0.0
 
 
 class NoScalars:

@@ -35,6 +35,11 @@ def test_run_alone():
     assert (request.resume, request.keep_all, request.devices) == (False, False, None)
 
 
+def test_a_search_is_named_after_its_size():
+    assert re.fullmatch(r"vqa_search_\d{8}_\d{6}", read("--RUN=search").default_version)
+    assert read("--RUN=search", "--MODEL=tiny").default_version.startswith("vqa_tiny_")
+
+
 @pytest.mark.parametrize(
     ("argument", "field", "value"),
     [
@@ -68,10 +73,16 @@ def test_flags_of_the_request(argument, field, value):
         ("--WORD_VECTORS=glove.txt", "paths.word_vectors", "glove.txt"),
         ("--BS=32", "training.batch_size", 32),
         ("--ACCU=2", "training.accumulate", 2),
+        ("--BUCKETS=false", "training.buckets", False),
         ("--MAX_EPOCH=5", "training.epochs", 5),
         ("--SEED=9", "training.seed", 9),
         ("--NW=0", "training.workers", 0),
         ("--PRECISION=bf16", "training.precision", "bf16"),
+        ("--ALPHA_MODE=two", "search.alpha_mode", "two"),
+        ("--ALPHA_START=3", "search.alpha_start", 3),
+        ("--ALPHA_EVERY=2", "search.alpha_every", 2),
+        ("--ALPHA_INIT=uniform", "search.alpha_init", "uniform"),
+        ("--PATIENCE=4", "search.patience", 4),
         ("--COMPILE", "training.compile", True),
         ("--COMPILE=false", "training.compile", False),
     ],
@@ -112,7 +123,7 @@ def test_every_flag_has_a_case_above():
     ("argument", "message"),
     [
         ("--RUN=trian", "--RUN=trian is unknown; did you mean train?"),
-        ("--RUN=search", "--RUN=search is unknown; valid ones: train, val, test"),
+        ("--RUN=fit", "--RUN=fit is unknown; valid ones: train, val, test, search"),
         ("--MODEL=big", "--MODEL=big is unknown; valid ones: small, large, tiny"),
         ("--MODEL=lagre", "--MODEL=lagre is unknown; did you mean large?"),
         ("--SPLIT=train+vla", "--SPLIT=train+vla is unknown; did you mean train+val?"),
@@ -150,7 +161,7 @@ def test_a_number_too_long_to_read():
 
 
 def test_run_is_required():
-    assert mistakes() == ["--RUN is missing: one of train, val, test"]
+    assert mistakes() == ["--RUN is missing: one of train, val, test, search"]
 
 
 @pytest.mark.parametrize("abbreviation", ["--VER=x", "--RESUM", "--GENO_PAT=x"])

@@ -20,7 +20,7 @@ def base(trained: Workplace, name: str = "epoch2.pkl") -> str:
 
 
 def test_training_leaves_checkpoints_log_and_events(trained):
-    assert [path.name for path in sorted(trained.checkpoint("base", "x").parent.iterdir())] == [
+    assert [path.name for path in sorted(trained.checkpoint("base", "x").parent.glob("*.pkl"))] == [
         "epoch1.pkl",
         "epoch2.pkl",
     ]
@@ -84,7 +84,7 @@ def test_the_newest_two_and_the_best_are_kept(place, run):
     history = load_checkpoint(folder / "epoch5.pkl").history
     overall = [entry["metrics"]["overall"] for entry in history]
     best = overall.index(max(overall)) + 1
-    assert {path.name for path in folder.iterdir()} == {f"epoch{epoch}.pkl" for epoch in {best, 4, 5}}
+    assert {path.name for path in folder.glob("*.pkl")} == {f"epoch{epoch}.pkl" for epoch in {best, 4, 5}}
 
 
 def test_a_version_is_not_trained_over(trained, run):

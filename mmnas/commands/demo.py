@@ -3,24 +3,20 @@
 Runs the task's own script, as a user would: train, val, test.
 """
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmnas.commands.demo_search import demo_search
+from mmnas.commands.scripts import ARCHITECTURES, run_script, say
 from mmnas.data.demo_world import write_world
 from mmnas.data.vqa_json import read_annotations, require_annotations
 from mmnas.errors import ConfigError
 from mmnas.files import read_json
 from mmnas.metrics.vqa_accuracy import prior_accuracy
 
-SCRIPTS = Path(__file__).resolve().parents[2]
 DATA = Path("data/demo")
 LOGS = Path("logs")
-# So small a network gains little from a second thread, and loses much when other programs want the core.
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # VQA and matching have eight blocks: at width 128, the thirty of their published genotypes take ten times as long
 # to learn anything. Grounding learns with its published thirty from the first epoch on.
 GENOTYPES = {"vqa": "demo.json", "vgd": "train_vgd.json", "itm": "demo.json"}
@@ -29,23 +25,25 @@ GENOTYPES = {"vqa": "demo.json", "vgd": "train_vgd.json", "itm": "demo.json"}
 def add(commands) -> None:
     """Add the command to the parser of `python -m mmnas`."""
     parser = commands.add_parser("demo", help="write the demo world, train a tiny network on it, show its score")
-    parser.add_argument("task", nargs="?", default="vqa", choices=list(DEMOS), help="default: vqa")
+    parser.add_argument("task", nargs="?", default="vqa", choices=[*DEMOS, "search"], help="default: vqa")
     parser.set_defaults(run=lambda options: demo(options.task))
 
 
 def demo(task: str = "vqa", images: int = 400, flags: Sequence[str] = ()) -> int:
-    """Run the demo of `task` in the working directory; return the exit code.
+    """Run the demo of `task`, or of a search, in the working directory; return the exit code.
 
-    `images` is the world's size, `flags` are added to those of the training run.
+    `images` is the world's size, `flags` are added to those of every training run and of the search.
     """
-    if task not in DEMOS:
-        raise ConfigError(f"no demo '{task}'; valid ones: {', '.join(DEMOS)}")
+    if task not in (*DEMOS, "search"):
+        raise ConfigError(f"no demo '{task}'; valid ones: {', '.join(DEMOS)}, search")
     counts = write_world(DATA, images)
-    _say(f"demo world in {DATA}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+    say(f"demo world in {DATA}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+    if task == "search":
+        return demo_search(DATA, LOGS, flags)
     version = f"demo_{task}"
     code = _train_and_score(task, version, flags)
     if code == 0:
-        _say(DEMOS[task](version))
+        say(DEMOS[task](version))
     return code
 
 
@@ -55,13 +53,13 @@ def _train_and_score(task: str, version: str, flags: Sequence[str]) -> int:
     for path in (LOGS / "ckpts").glob(f"result_*/result_run_{version}*"):
         path.unlink()
     common = [f"--VERSION={version}", f"--DATA_PATH={DATA}"]
-    genotype = SCRIPTS / "logs" / "ckpts" / "arch" / GENOTYPES[task]
+    genotype = ARCHITECTURES / GENOTYPES[task]
     for step in (
         ["--RUN=train", "--MODEL=tiny", "--SPLIT=train", f"--GENO_PATH={genotype}", *flags],
         ["--RUN=val"],
         ["--RUN=test"],
     ):
-        code = _run_script(f"train_{task}.py", [*step, *common])
+        code = run_script(task, [*step, *common])
         if code:
             return code
     return 0
@@ -133,25 +131,6 @@ def _itm_table(version: str) -> str:
             f"scores:     {results / f'result_run_{version}.scores.npy'}",
         ]
     )
-
-
-def _run_script(script: str, flags: list[str]) -> int:
-    """Run one of the scripts; its output goes where this process's does."""
-    path = SCRIPTS / script
-    if not path.is_file():
-        raise ConfigError(f"{path} not found: the demo runs in a clone of the project")
-    _say(f"$ {' '.join(f'{key}={value}' for key, value in ONE_THREAD.items())} python3 {script} {' '.join(flags)}")
-    command = [sys.executable, str(path), *flags]
-    process = subprocess.Popen(command, env={**ONE_THREAD, **os.environ})
-    try:
-        return process.wait()
-    except KeyboardInterrupt:  # the script has been told too, and saves
-        return process.wait()
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 DEMOS = {"vqa": _vqa_table, "vgd": _vgd_table, "itm": _itm_table}

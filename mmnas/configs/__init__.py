@@ -11,7 +11,9 @@ from mmnas.config import Config
 from mmnas.errors import ConfigError
 from mmnas.typed import reject_unknown
 
-PARTS = ("model", "data", "training", "paths")
+DEEPEST = 20
+LARGEST = 1 << 16
+PARTS = ("model", "data", "training", "paths", "search")
 
 
 def load_config(
@@ -49,11 +51,32 @@ def _shipped_section(task: str, size: str) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8") as file:
+            text = file.read(LARGEST + 1)
     except OSError as exception:
         raise ConfigError(f"--CFG {path} cannot be read: {exception.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as exception:
+    except UnicodeDecodeError as exception:
+        raise ConfigError(f"--CFG {path} is not valid YAML: it is not UTF-8 text: {exception.reason}") from None
+    try:
+        _check_plain(text, path)
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, OverflowError) as exception:  # what is no date or number after all
+        if isinstance(exception, ConfigError):
+            raise
         raise ConfigError(f"--CFG {path} is not valid YAML: {' '.join(str(exception).split())}") from None
+
+
+def _check_plain(text: str, path: Path) -> None:
+    """Raise `ConfigError` for what no configuration needs and small files become endless by."""
+    if len(text) > LARGEST:
+        raise ConfigError(f"--CFG {path} has more than {LARGEST} characters: is it a configuration?")
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ConfigError(f"--CFG {path} is not valid YAML of a configuration: it is nested too deep")
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
+            raise ConfigError(f"--CFG {path} is not valid YAML of a configuration: it has an alias or a tag")
 
 
 def _merge(section: Mapping[str, Any], other: Any) -> dict[str, Any]:

@@ -5,22 +5,28 @@ in MAttNet, hold `fc7` (K, 2048) and `pool5` (K, 1024) instead, which are concat
 pixels. Nothing is ever unpickled from a file, and a file is read only when its image is asked for.
 """
 
+import io
+import math
 import re
 import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
+from numpy.lib import format as npy
 
 from mmnas.errors import DataError
+from mmnas.files import PathLike
+from mmnas.typed import shown
 
 # Detectors clip boxes to the image with rounding; a box may pass the border by this many pixels.
 BORDER = 1.5
-# What numpy and zipfile raise for bytes that are no npz archive of arrays.
-_DAMAGE = (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# Far beyond what detectors give; an array that claims more is not read.
+MAX_REGIONS = 4096
+_HEADER = 1 << 14  # more than the header of an array ever has, in bytes
+_HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _MASK_RCNN = ("fc7", "pool5")
 _IMAGE_ID = re.compile(r"(?:^|_)(\d{1,18})\.")
 
@@ -34,8 +40,8 @@ class Regions:
     image_size: np.ndarray
 
 
-Reader = Callable[[Path, int], Regions]
-"""Reads the npz file of one image, given the width of its features."""
+Reader = Callable[..., Regions]
+"""Reads the npz file of one image, given its path, the width of its features and, where it is open, the file."""
 
 
 class RegionSource(Protocol):
@@ -100,15 +106,18 @@ def image_id_of(name: str) -> int | None:
     return int(match[1]) if match and match.start() == 0 else None
 
 
-def read_npz(path: Path, feature_size: int) -> Regions:
-    """Read and check one file. Raises `DataError` naming the file, the key and what to do."""
-    arrays = _load(path, ("x",))
+def read_npz(path: PathLike, feature_size: int, file: BinaryIO | None = None) -> Regions:
+    """Read and check one file. Raises `DataError` naming the file, the key and what to do.
+
+    A `file` that is open, and can be sought in, is read in place of `path`, which then is its name only.
+    """
+    arrays = _load(path, ("x",), feature_size, file)
     return _regions(_features(arrays["x"], feature_size, path), arrays, path)
 
 
-def read_mask_rcnn_npz(path: Path, feature_size: int) -> Regions:
+def read_mask_rcnn_npz(path: PathLike, feature_size: int, file: BinaryIO | None = None) -> Regions:
     """Read and check one file of Mask R-CNN's: `fc7` and `pool5`, side by side. Raises as `read_npz` does."""
-    arrays = _load(path, _MASK_RCNN)
+    arrays = _load(path, _MASK_RCNN, feature_size, file)
     fc7, pool5 = (arrays[key] for key in _MASK_RCNN)
     if fc7.ndim != 2 or pool5.ndim != 2 or len(fc7) != len(pool5) or fc7.shape[1] + pool5.shape[1] != feature_size:
         raise DataError(
@@ -119,23 +128,43 @@ def read_mask_rcnn_npz(path: Path, feature_size: int) -> Regions:
     return _regions(features, arrays, path)
 
 
-def _load(path: Path, feature_keys: Sequence[str]) -> dict[str, np.ndarray]:
+def _load(
+    path: PathLike, feature_keys: Sequence[str], feature_size: int, opened: BinaryIO | None
+) -> dict[str, np.ndarray]:
     """Return the arrays of a file: those of the features, the boxes and the image's size."""
+    keys = (*feature_keys, "bbox", "image_h", "image_w")
+    limit = MAX_REGIONS * max(feature_size, 4) * 8  # bytes of the widest array, of 64-bit numbers
     try:
-        with np.load(path, allow_pickle=False) as file:
-            for key in (*feature_keys, "bbox", "image_h", "image_w"):
-                if key not in file.files:
-                    raise DataError(f"{path} has no key {key}; {_remedy(key, file.files)}")
-            return {key: np.asarray(file[key]) for key in (*feature_keys, "bbox", "image_h", "image_w")}
+        with zipfile.ZipFile(path if opened is None else opened) as archive:
+            members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            for key in keys:
+                if key not in members:
+                    raise DataError(f"{path} has no key {key}; {_remedy(key, members)}")
+            return {key: _array(archive, members[key], limit) for key in keys}
     except DataError:
         raise
     except FileNotFoundError:
         raise DataError(f"region features vanished: {path}; restore the file and --RESUME") from None
-    except _DAMAGE as exception:
-        raise DataError(f"{path} is damaged or truncated ({exception}); copy or extract it again") from None
+    except Exception as exception:  # numpy and zipfile raise many kinds for damaged bytes
+        reason = shown(str(exception) or type(exception).__name__)[1:-1]
+        raise DataError(f"{path} is damaged or truncated ({reason}); copy or extract it again") from None
 
 
-def _remedy(missing: str, keys: Sequence[str]) -> str:
+def _array(archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray:
+    """Return one array of an archive; raises ValueError before memory is taken for what it only claims to hold."""
+    member = archive.getinfo(name)
+    if member.file_size > limit + _HEADER or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} claims {member.file_size} bytes")
+    with archive.open(member) as file:
+        content = io.BytesIO(file.read(member.file_size))  # without the number, a bomb goes off before it is cut
+    shape, columns_first, dtype = _HEADER_READERS[npy.read_magic(content)](content)
+    if math.prod(shape) * dtype.itemsize != len(content.getbuffer()) - content.tell():
+        raise ValueError(f"{name} claims the shape {shape}")
+    values = np.frombuffer(content.getbuffer(), dtype, offset=content.tell())  # refuses objects
+    return values.reshape(shape, order="F" if columns_first else "C")
+
+
+def _remedy(missing: str, keys: Collection[str]) -> str:
     """Say what to do about a file without the key `missing`: it may be of the other kind."""
     if missing == "x" and set(_MASK_RCNN) <= set(keys):
         return "its fc7 and pool5 are what train_vgd.py reads by --FEAT=coco_mrcn"
@@ -144,13 +173,13 @@ def _remedy(missing: str, keys: Sequence[str]) -> str:
     return "extract its features again"
 
 
-def _regions(features: np.ndarray, arrays: dict[str, np.ndarray], path: Path) -> Regions:
+def _regions(features: np.ndarray, arrays: dict[str, np.ndarray], path: PathLike) -> Regions:
     """Put features (K, D) together with the checked boxes and image size."""
     size = np.array([_side(arrays[key], key, path) for key in ("image_h", "image_w")], np.float32)
     return Regions(features, _boxes(arrays["bbox"], len(features), size, path), size)
 
 
-def _features(x: np.ndarray, feature_size: int, path: Path) -> np.ndarray:
+def _features(x: np.ndarray, feature_size: int, path: PathLike) -> np.ndarray:
     """Return x as (K, D) float32, whichever way round it was stored."""
     if x.ndim != 2 or feature_size not in x.shape or x.dtype.kind != "f":
         raise DataError(
@@ -161,7 +190,7 @@ def _features(x: np.ndarray, feature_size: int, path: Path) -> np.ndarray:
     return _finite(x, "x", path)
 
 
-def _finite(x: np.ndarray, key: str, path: Path) -> np.ndarray:
+def _finite(x: np.ndarray, key: str, path: PathLike) -> np.ndarray:
     """Return x (K, D) as float32, checked to hold regions and finite floats."""
     if len(x) == 0:
         raise DataError(f"{path}: {key} has no region; extract the image's features again")
@@ -174,13 +203,13 @@ def _finite(x: np.ndarray, key: str, path: Path) -> np.ndarray:
     return x
 
 
-def _side(value: np.ndarray, key: str, path: Path) -> float:
+def _side(value: np.ndarray, key: str, path: PathLike) -> float:
     if value.size != 1 or value.dtype.kind not in "iuf" or not 0 < (side := float(value.reshape(()))) < 1e6:
         raise DataError(f"{path}: {key} must be one positive number of pixels; extract its features again")
     return side
 
 
-def _boxes(boxes: np.ndarray, regions: int, size: np.ndarray, path: Path) -> np.ndarray:
+def _boxes(boxes: np.ndarray, regions: int, size: np.ndarray, path: PathLike) -> np.ndarray:
     """Check boxes (K, 4) xyxy pixels against the number of regions and the image's borders."""
     if boxes.shape != (regions, 4) or boxes.dtype.kind not in "iuf":
         raise DataError(f"{path}: bbox is {boxes.dtype} {boxes.shape}, expected numbers ({regions}, 4) as x has it")

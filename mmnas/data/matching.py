@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from mmnas.data.batching import collate
 from mmnas.data.features import RegionSource
+from mmnas.data.packed import region_counts
 from mmnas.data.ragged import Ragged
 from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE
 
@@ -60,6 +61,11 @@ class PairDataset(Dataset):
             "images": np.array([index // CAPTIONS_PER_IMAGE, image]),
         }
 
+    def region_counts(self) -> np.ndarray | None:
+        """Return the regions of each caption's own image where the source knows them."""
+        counts = region_counts(self.images.regions, self.images.image_ids, self.images.max_regions)
+        return None if counts is None else counts.repeat(CAPTIONS_PER_IMAGE)
+
     def collate(self, samples: Sequence[dict[str, np.ndarray]]) -> dict[str, Tensor]:
         """Return a batch that holds every image and caption of its samples once, each read here and only once.
 
@@ -70,7 +76,9 @@ class PairDataset(Dataset):
         regions = collate([self.images[int(image)] for image in images])
         tokens = collate([{"tokens": self.tokens[int(caption)].astype(np.int64)} for caption in captions])
         index = torch.tensor([int(sample["index"]) for sample in samples])
-        return {**regions, **tokens, "index": index, "image_rows": image_rows, "caption_rows": caption_rows}
+        # In place, so that a worker hands over the memory of the regions: see SlotBatch.
+        regions.update(tokens, index=index, image_rows=image_rows, caption_rows=caption_rows)
+        return regions
 
 
 def _distinct(pairs: Sequence[np.ndarray]) -> tuple[np.ndarray, Tensor]:

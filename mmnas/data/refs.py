@@ -16,7 +16,7 @@ from typing import Any
 from mmnas.data.pickles import read_plain_pickle
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike, is_text, read_json, write_json
-from mmnas.typed import nearest
+from mmnas.typed import INT_LIMIT, nearest, shown
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def _read_originals(instances_path: Path, refs_path: Path, dataset: str) -> dict
         try:
             split = _field(ref, "split", str)
             if split not in made:
-                raise DataError(f"split '{split}' is none of {', '.join(made)}: the file is of another split-by")
+                raise DataError(f"split {shown(split)} is none of {', '.join(made)}: it is of another split-by")
             made[split] += _expressions(ref, annotations, instances_path)
         except DataError as problem:
             raise DataError(f"{refs_path}, ref {position}: {problem}") from None
@@ -198,7 +198,7 @@ def _box(values: list[Any]) -> list[float]:
     """Check x, y, width, height: finite numbers around an area."""
     numbers = [value for value in values if type(value) in (int, float) and abs(value) < 1e6]
     if len(numbers) != 4 or len(values) != 4:
-        raise DataError(f'"bbox" must be four numbers x, y, width, height, not {values!r:.60}')
+        raise DataError(f'"bbox" must be four numbers x, y, width, height, not {shown(values)}')
     if min(numbers[2:]) <= 0:
         raise DataError(f'"bbox" {values} has no area: correct it, or remove what refers to it')
     return numbers
@@ -210,5 +210,7 @@ def _field(entry: Any, key: str, kind: type) -> Any:
         raise DataError(f'the key "{key}" is missing: the file is damaged or of another format')
     if type(entry[key]) is not kind:
         wanted = {int: "an integer", str: "a string", list: "a list"}[kind]
-        raise DataError(f'"{key}" must be {wanted}, not {entry[key]!r:.60}')
+        raise DataError(f'"{key}" must be {wanted}, not {shown(entry[key])}')
+    if kind is int and abs(entry[key]) >= INT_LIMIT:
+        raise DataError(f'"{key}" must be an integer of 64 bits, not {shown(entry[key])}')
     return entry[key]

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmnas.data.features import NpzFolders, Reader, read_mask_rcnn_npz, read_npz
+from mmnas.data.features import NpzFolders, Reader, RegionSource, read_mask_rcnn_npz, read_npz
+from mmnas.data.packed import packed_at
 from mmnas.data.refs import split_by
 from mmnas.errors import DataError
 from mmnas.files import PathLike
@@ -36,13 +37,16 @@ def feature_width(kind: str) -> int:
 
 def grounding_features(
     data_path: PathLike, feat_path: PathLike | None, dataset: str, kind: str, feature_size: int
-) -> NpzFolders:
+) -> RegionSource:
     """Return the region features of a data set.
 
-    A `feat_path` that is given is the only place looked at: the folder itself, or a folder of the usual
-    name in it. Raises DataError naming the places when there is none with an npz file.
+    A `feat_path` that is given is the only place looked at: a packed store, the folder itself, or a folder of
+    the usual name in it. Raises DataError naming the places when there is none with an npz file.
     """
     entry = _KINDS[kind]
+    store = packed_at(feat_path, feature_size, entry.read)
+    if store is not None:
+        return store
     folder = Path(entry.folder.format(name=f"{dataset}_{split_by(dataset)}"))
     places = [Path(data_path) / folder] if feat_path is None else [Path(feat_path) / folder.name, Path(feat_path)]
     for place in places:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mmnas.data.features import NpzFolders, image_id_of
+from mmnas.data.features import NpzFolders, RegionSource, image_id_of
+from mmnas.data.packed import packed_at
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike, read_json
-from mmnas.typed import nearest
+from mmnas.typed import INT_LIMIT, nearest
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,12 @@ class Captions:
 
     image_ids: np.ndarray
     texts: list[str]
+
+    def images(self, start: int, stop: int | None) -> "Captions":
+        """Return the images of rows `start` to `stop`, with their captions."""
+        kept = slice(start, stop)
+        captions = slice(start * CAPTIONS_PER_IMAGE, None if stop is None else stop * CAPTIONS_PER_IMAGE)
+        return Captions(self.image_ids[kept], self.texts[captions])
 
 
 def splits_of(dataset: str) -> tuple[str, ...]:
@@ -106,7 +113,7 @@ def _image_ids(path: Path, captions: Path, count: int) -> list[int]:
     """Return one id per image from a file with one line per image or one per caption."""
     lines = _lines(path, "ids file")
     for number, line in enumerate(lines, start=1):
-        if not re.fullmatch(r"\s*\d{1,18}\s*", line):
+        if not re.fullmatch(r"[ \t]*[0-9]{1,18}[ \t]*", line):
             raise DataError(f"{path}, line {number}: {line[:40]!r} is no image id: a whole number is expected")
     ids = [int(line) for line in lines]
     if not ids or count not in (len(ids), CAPTIONS_PER_IMAGE * len(ids)) or count % CAPTIONS_PER_IMAGE:
@@ -138,7 +145,8 @@ def _file_ids(ids: list[int], ids_path: Path, path: Path) -> list[int]:
     numbers = {}
     for position, entry in enumerate(entries):
         imgid, name = (entry.get(key) if isinstance(entry, dict) else None for key in ("imgid", "filename"))
-        if type(imgid) is not int or not isinstance(name, str) or (number := image_id_of(name)) is None:
+        number = image_id_of(name) if isinstance(name, str) else None
+        if type(imgid) is not int or abs(imgid) >= INT_LIMIT or number is None:
             raise DataError(f'{path}, image {position}: "imgid" and "filename" (a number and .jpg) are expected')
         numbers[imgid] = number
     missing = [imgid for imgid in ids if imgid not in numbers]
@@ -150,13 +158,16 @@ def _file_ids(ids: list[int], ids_path: Path, path: Path) -> list[int]:
 
 def matching_features(
     data_path: PathLike, feat_path: PathLike | None, dataset: str, feature_size: int
-) -> NpzFolders:
+) -> RegionSource:
     """Return the region features of a data set.
 
-    A `feat_path` that is given is the only place looked at: the folder itself, or a folder of the usual name
-    in it. Raises DataError naming the places when there is none with an npz file.
+    A `feat_path` that is given is the only place looked at: a packed store, the folder itself, or a folder of
+    the usual name in it. Raises DataError naming the places when there is none with an npz file.
     """
     layout = _layout(dataset)
+    store = packed_at(feat_path, feature_size)
+    if store is not None:
+        return store
     usual = Path(data_path if feat_path is None else feat_path) / layout.features
     places = [usual] if feat_path is None else [usual, Path(feat_path)]
     for place in places:

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mmnas.data.features import NpzFolders, RegionSource
+from mmnas.data.packed import packed_at
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike, is_text, read_json
 from mmnas.text.answers import normalise_for_vocabulary
+from mmnas.typed import INT_LIMIT, shown
 
 SPLITS = ("train", "val", "test", "vg")
 FEATURE_FOLDERS = ("train2014", "val2014", "test2015")
@@ -122,6 +125,12 @@ def find_feature_folders(data_path: PathLike, feat_path: PathLike | None = None)
     raise DataError(_not_found(f"folders of region features ({names})", places))
 
 
+def question_features(data_path: PathLike, feat_path: PathLike | None, feature_size: int) -> RegionSource:
+    """Return the packed store that `feat_path` names, or the features in the folders found."""
+    store = packed_at(feat_path, feature_size)
+    return NpzFolders(find_feature_folders(data_path, feat_path), feature_size) if store is None else store
+
+
 def _places(data_path: PathLike, split: str, names: Mapping[str, str]) -> list[Path]:
     if split not in SPLITS:
         raise ConfigError(f"unknown VQA split {split!r}: choose one of {', '.join(SPLITS)}")
@@ -165,7 +174,7 @@ def _read(path: PathLike, key: str, parse: Callable[[Any], _Record]) -> list[_Re
             if record.question_id in records:
                 raise DataError('"question_id" occurs a second time: remove one of the two')
         except DataError as problem:
-            question = f" (question_id {entry['question_id']!r})" if _names_question(entry) else ""
+            question = f" (question_id {shown(entry['question_id'])})" if _names_question(entry) else ""
             raise DataError(f"{path}, {key}[{position}]{question}: {problem}") from None
         records[record.question_id] = record
     return list(records.values())
@@ -188,7 +197,7 @@ def _annotation(entry: Any) -> Annotation:
     if "multiple_choice_answer" in entry:
         usual = _text(entry, "multiple_choice_answer")
     else:
-        usual = max(answers, key=answers.count)
+        usual = Counter(answers).most_common(1)[0][0]
     question_type, answer_type = (
         _text(entry, key) if key in entry else "" for key in ("question_type", "answer_type")
     )
@@ -202,13 +211,15 @@ def _ids(entry: Any) -> tuple[int, int]:
 def _field(entry: Any, key: str, kind: type) -> Any:
     """Return `entry[key]`, which must be of the very type `kind`: true is no integer."""
     if type(entry) is not dict:
-        raise DataError(f'must be an object with the key "{key}", not {entry!r:.60}')
+        raise DataError(f'must be an object with the key "{key}", not {shown(entry)}')
     if key not in entry:
         raise DataError(f'the key "{key}" is missing: the file is damaged or of another format')
     value = entry[key]
     if type(value) is not kind:
         wanted = {int: "an integer", str: "a string", list: "a list"}[kind]
-        raise DataError(f'"{key}" must be {wanted}, not {value!r:.60}')
+        raise DataError(f'"{key}" must be {wanted}, not {shown(value)}')
+    if kind is int and abs(value) >= INT_LIMIT:
+        raise DataError(f'"{key}" must be an integer of 64 bits, not {shown(value)}')
     return value
 
 

@@ -9,6 +9,7 @@ import os
 import pickle
 import platform
 import re
+import typing
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,12 +21,15 @@ import torch
 from torch import Tensor, nn
 
 from mmnas.config import Config
+from mmnas.engine.checkpoint_values import check_types, plain_values, unusable
 from mmnas.errors import CheckpointError, ConfigError
 from mmnas.files import PathLike, replacing
 from mmnas.genotype import Genotype
 from mmnas.models.published import from_published
+from mmnas.typed import shown
 
 FORMAT = "mmnas checkpoint 1"
+_VERSION = re.compile(r"\w[\w.+=@-]{0,99}")
 _FILE = re.compile(r"epoch(\d+)(?:_step(\d+))?\.pkl")
 
 
@@ -50,7 +54,11 @@ class Checkpoint:
     """What the task prepared for the epoch that is under way, such as its negatives."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """Per whole epoch: mean loss and, where val was scored, its figures; None while it is yet to be scored."""
+    seen_splits: list[str] = field(default_factory=list)
+    """The values of --SPLIT that the weights were trained on: this run's, and of what it was fine-tuned from."""
     versions: dict[str, str] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)
+    """Of a search: the architecture parameters and their optimiser. `genotype` is then the search space."""
 
 
 @dataclass
@@ -96,33 +104,58 @@ def load_checkpoint(path: PathLike) -> Checkpoint | PublishedWeights:
         raise CheckpointError(f"checkpoint not found: {path}")
     try:
         # Mapped, its tensors need no memory of their own; files of torch before 1.6 are no zip archives.
-        values = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        values = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_archive(path))
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path} is no checkpoint of plain types, or damaged; nothing in it was run"
         ) from None
     except Exception as exception:  # torch raises many kinds for damaged bytes
         raise CheckpointError(f"{path} is damaged or truncated ({type(exception).__name__}); use another") from None
-    if isinstance(values, Mapping) and values.get("format") == FORMAT:
-        return _own(path, values)
-    if isinstance(values, Mapping) and isinstance(values.get("state_dict"), Mapping):
-        return PublishedWeights(dict(values["state_dict"]))
+    try:
+        if isinstance(values, dict) and dict.get(values, "format") == FORMAT:
+            return _own(plain_values(values, path.stat().st_size))
+        if isinstance(values, dict) and isinstance(dict.get(values, "state_dict"), dict):
+            return _published(plain_values(dict.get(values, "state_dict"), path.stat().st_size))
+    except CheckpointError as exception:
+        raise CheckpointError(f"{path} {exception}: it is damaged or of another program") from None
     raise CheckpointError(f"{path} is neither a checkpoint of this project nor of the released models")
 
 
-def _own(path: Path, values: Mapping[str, Any]) -> Checkpoint:
-    names = {entry.name for entry in dataclasses.fields(Checkpoint)}
-    if set(values) != names | {"format"}:
-        raise CheckpointError(f"{path} lacks or has unknown entries: {sorted(set(values) ^ names - {'format'})}")
-    return Checkpoint(**{name: values[name] for name in names})
+def _is_archive(path: Path) -> bool:
+    """Whether torch reads the file as an archive; one that is packed tighter than torch does it is damaged."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return False
+        with zipfile.ZipFile(file) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise zipfile.BadZipFile
+    return True
+
+
+def _own(values: Mapping[str, Any]) -> Checkpoint:
+    hints = typing.get_type_hints(Checkpoint)
+    if set(values) != {*hints, "format"}:
+        different = sorted(map(str, set(values) ^ {*hints, "format"}))
+        raise CheckpointError(f"lacks or has unknown entries, {shown(different)}")
+    check_types(values, hints)
+    return Checkpoint(**{name: values[name] for name in hints})
+
+
+def _published(state: Mapping[Any, Any]) -> PublishedWeights:
+    if not all(isinstance(name, str) for name in state):
+        raise CheckpointError("has weights without a name")
+    return PublishedWeights(dict(state))
 
 
 def settings_of(path: PathLike, checkpoint: Checkpoint) -> tuple[Config, Genotype]:
     """Return the configuration and genotype that a checkpoint was trained with."""
     try:
-        return Config.from_dict(checkpoint.config), Genotype.from_dict(checkpoint.genotype)
+        config, genotype = Config.from_dict(checkpoint.config), Genotype.from_dict(checkpoint.genotype)
     except ConfigError as exception:
         raise CheckpointError(f"{path}: {exception}") from None
+    if not _VERSION.fullmatch(config.version):  # it becomes part of the names of files that are written
+        raise CheckpointError(f"{path}: version {shown(config.version)} is no name of a run")
+    return config, genotype
 
 
 def load_weights(model: nn.Module, source: Checkpoint | PublishedWeights, path: PathLike) -> None:
@@ -142,11 +175,14 @@ def _check_fit(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], 
     missing = [name for name in shapes if not isinstance(state.get(name), Tensor)]
     foreign = [name for name in state if name not in shapes]
     if missing or foreign:
-        examples = f"lacks {missing[0]}" if missing else f"has {foreign[0]}"
+        examples = f"lacks {missing[0]}" if missing else f"has {shown(foreign[0])}"
         raise CheckpointError(
             f"{path} does not fit this network: it {examples} ({len(missing)} missing, {len(foreign)} foreign "
             "parameters); is it of another task, or another --GENO_PATH?"
         )
+    fault = unusable(state)
+    if fault is not None:
+        raise CheckpointError(f"{path}: {fault}; use another checkpoint")
 
 
 def _misfit(name: str, found: tuple[int, ...], wanted: tuple[int, ...], path: PathLike) -> str:

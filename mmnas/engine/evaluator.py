@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmnas.data.batching import EvaluationSampler
 from mmnas.engine.distributed import Group
-from mmnas.engine.loading import BatchLoader
+from mmnas.engine.loading import BatchLoader, lengths_of
 from mmnas.engine.logging import progress
 from mmnas.engine.tools import tools_of
 from mmnas.tasks.base import Result, Task
@@ -23,7 +23,8 @@ class Evaluator:
         self.task, self.split, self.group = task, split, group
         training = task.config.training
         dataset = task.evaluation_set(split)
-        sampler = EvaluationSampler(len(dataset), training.eval_batch_size, group.rank, group.size)
+        lengths = lengths_of(dataset) if training.buckets else None
+        sampler = EvaluationSampler(len(dataset), training.eval_batch_size, group.rank, group.size, lengths)
         self.loader = BatchLoader(dataset, sampler, training.workers, group.device)
         self.samples = len(dataset)
 

@@ -4,16 +4,18 @@ An error in a worker travels as a value, since torch would wrap its message in a
 """
 
 import signal
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from mmnas.data.batching import collate
-from mmnas.errors import MMNasError
+from mmnas.errors import DataError, MMNasError, one_line
 
 _LOADERS: "weakref.WeakSet[BatchLoader]" = weakref.WeakSet()
 
@@ -21,13 +23,15 @@ _LOADERS: "weakref.WeakSet[BatchLoader]" = weakref.WeakSet()
 class BatchLoader:
     """Iterates over a data set's batches, of the samples that `sampler` lists, as dicts of tensors on `device`.
 
-    Samples are collated as usual, or by the data set's own `collate` where it has one.
+    Samples are collated as usual, or by the data set's own `collate` where it has one. `seconds_waited` is how long
+    the latest iteration has waited for batches.
     """
 
     def __init__(
         self, dataset: Dataset, sampler: Iterable[Sequence[int]], workers: int, device: torch.device
     ) -> None:
         self.device = device
+        self.seconds_waited = 0.0
         self._loader = DataLoader(
             _ErrorsAsValues(dataset),
             batch_sampler=sampler,
@@ -43,10 +47,24 @@ class BatchLoader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        self.seconds_waited = 0.0
+        since = time.perf_counter()
         for batch in self._loader:
             if isinstance(batch, MMNasError):
                 raise batch
-            yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+            on_device = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+            self.seconds_waited += time.perf_counter() - since
+            yield on_device
+            since = time.perf_counter()
+
+
+def lengths_of(dataset: Dataset) -> np.ndarray | None:
+    """Return the number of regions of every sample where that is known without reading features."""
+    if isinstance(dataset, Subset):
+        whole = lengths_of(dataset.dataset)
+        return None if whole is None else whole[np.asarray(dataset.indices)]
+    counts = getattr(dataset, "region_counts", None)
+    return None if counts is None else counts()
 
 
 def dismiss_workers() -> None:
@@ -72,6 +90,8 @@ class _ErrorsAsValues(Dataset):
             return self.dataset[index]
         except MMNasError as exception:
             return exception
+        except OSError as exception:
+            return DataError(one_line(exception))
 
 
 class _CollateUnlessError:

@@ -21,9 +21,11 @@ from mmnas.engine.checkpoint import (
     settings_of,
 )
 from mmnas.errors import CheckpointError, ConfigError
-from mmnas.genotype import Genotype, read_genotype
+from mmnas.genotype import Genotype, read_genotype, search_space
 from mmnas.tasks.base import Task
 
+# The values of --RUN that start from flags, learn, and may be resumed.
+LEARNING = ("train", "search")
 # What may differ from the checkpoint without changing what it computes.
 FREE_KEYS = ("paths.", "data.protocol", "training.workers", "training.eval_batch_size", "training.compile")
 
@@ -74,10 +76,19 @@ def run_folder(logs: str, version: str) -> Path:
     return Path(logs) / "ckpts" / f"ckpt_{version}"
 
 
+def genotype_file(logs: str, version: str) -> Path:
+    """Return where a search writes the genotypes that it finds."""
+    return Path(logs) / "ckpts" / "arch" / f"{version}.json"
+
+
+def default_size(run: str) -> str:
+    """Return the size of a network that --MODEL says nothing of."""
+    return "search" if run == "search" else "small"
+
+
 def make_plan(task: type[Task], request: Request) -> Plan:
     """Settle a request. Raises `ConfigError` or `CheckpointError`, before anything is written."""
-    if request.run != "train" and (request.resume or request.keep_all):
-        raise ConfigError(f"--RESUME and --KEEP_ALL belong to --RUN=train, not to --RUN={request.run}")
+    _check_flags(request)
     path = _checkpoint_path(request)
     source = None if path is None else load_checkpoint(path)
     if isinstance(source, Checkpoint):
@@ -89,13 +100,45 @@ def make_plan(task: type[Task], request: Request) -> Plan:
             )
         config, genotype = _from_flags(task, request, path)
     plan = Plan(request.run, config, genotype, source, path, request.resume, request.keep_all)
-    if request.run == "train" and request.resume:
+    check_folder(plan)
+    return plan
+
+
+def check_folder(plan: Plan) -> None:
+    """Refuse to lose what runs of that version have left; also asked once the folder is locked."""
+    if plan.resume:
         _check_newest(plan)
-    elif request.run == "train" and checkpoints_in(plan.folder):
+    elif plan.run in LEARNING:
+        _check_new(plan)
+
+
+def _check_flags(request: Request) -> None:
+    """Refuse flags that do not belong to what --RUN asks for."""
+    run = f"--RUN={request.run}"
+    if request.run not in LEARNING and (request.resume or request.keep_all):
+        raise ConfigError(f"--RESUME and --KEEP_ALL belong to --RUN=train and --RUN=search, not to {run}")
+    if request.run != "search":
+        for key in request.overrides:
+            if key.startswith("search."):
+                raise ConfigError(f"{request.flags.get(key, key)} belongs to --RUN=search, not to {run}")
+        return
+    if request.geno_path is not None or request.geno_epoch is not None:
+        raise ConfigError(f"{run} finds a genotype: leave out --GENO_PATH and --GENO_EPOCH")
+    if request.checkpoint is not None and not request.resume:
+        raise ConfigError(f"{run} starts anew, or goes on with --RESUME: leave out --CKPT_PATH")
+    if request.overrides.get("training.compile"):
+        raise ConfigError(f"{run} runs another network in every step: leave out --COMPILE")
+
+
+def _check_new(plan: Plan) -> None:
+    """Refuse to write over what an earlier run of that version has left."""
+    if checkpoints_in(plan.folder):
         raise ConfigError(
             f"{plan.folder} holds checkpoints of an earlier run: go on with --RESUME, or choose another --VERSION"
         )
-    return plan
+    path = genotype_file(plan.config.paths.logs, plan.config.version)
+    if plan.run == "search" and path.exists():
+        raise ConfigError(f"{path} exists: choose another --VERSION, whose genotypes will go into its own file")
 
 
 def _check_newest(plan: Plan) -> None:
@@ -116,7 +159,7 @@ def _checkpoint_path(request: Request) -> Path | None:
     """Return the checkpoint a request means: --CKPT_PATH, else the newest of its version."""
     if request.checkpoint is not None:
         return Path(request.checkpoint)
-    if request.run == "train" and not request.resume:
+    if request.run in LEARNING and not request.resume:
         return None
     if request.version is None:
         raise ConfigError(f"--RUN={request.run} needs a trained model: name its --VERSION or its --CKPT_PATH")
@@ -132,17 +175,29 @@ def _checkpoint_path(request: Request) -> Path | None:
 
 def _from_flags(task: type[Task], request: Request, checkpoint: Path | None) -> tuple[Config, Genotype]:
     version = request.default_version if checkpoint is None or request.run == "train" else checkpoint.stem
+    size = request.size or default_size(request.run)
+    if request.run == "search":
+        config = _configuration(task, request, size, "train", version)
+        return config, space_of(config)
     path = request.geno_path or f"./logs/ckpts/arch/train_{task.name}.json"
-    config = _configuration(task, request, request.size or "small", version)
+    config = _configuration(task, request, size, task.splits[0], version)
     return config, read_genotype(path, request.geno_epoch)
 
 
-def _configuration(task: type[Task], request: Request, size: str, version: str) -> Config:
-    """Return what YAML and flags say; `version` names a run that was given no name."""
+def space_of(config: Config) -> Genotype:
+    """Return the search space that a configuration describes: a genotype whose rows list all candidates."""
+    search = config.search
+    return search_space(
+        search.encoder_blocks, search.decoder_blocks, search.encoder_candidates, search.decoder_candidates
+    )
+
+
+def _configuration(task: type[Task], request: Request, size: str, split: str, version: str) -> Config:
+    """Return what YAML and flags say; `split` and `version` hold where they say nothing."""
     config = load_config(
         task.name,
         size,
-        split=request.split or task.splits[0],
+        split=request.split or split,
         version=request.version or version,
         overrides=request.overrides,
         file=request.file,
@@ -156,23 +211,32 @@ def _from_checkpoint(
     trained, genotype = settings_of(path, checkpoint)
     if trained.task != task.name:
         raise CheckpointError(f"{path} is of the task {trained.task}: use train_{trained.task}.py")
+    if bool(checkpoint.search) != (request.run == "search"):
+        raise CheckpointError(_of_another_run(trained, checkpoint, path))
     _check_genotype(request, genotype, path)
     if request.size not in (None, trained.size):
         _contradiction("--MODEL", request.size, trained.size, path)
     asked = _overlaid(trained, request)
     tuning = request.run == "train" and not request.resume
-    fixed = ("model", "data") if tuning else ("model", "data", "training")
+    fixed = ("model", "data") if tuning else ("model", "data", "training", "search")
     for key, flag in _keys(request).items():
         part, name = key.split(".", 1)
         given, held = (getattr(getattr(config, part), name) for config in (asked, trained))
         if part in fixed and not key.startswith(_free_keys(request)) and given != held:
             _contradiction(flag, given, held, path)
     if tuning:
-        today = _configuration(task, request, trained.size, request.default_version)
+        today = _configuration(task, request, trained.size, task.splits[0], request.default_version)
         return dataclasses.replace(today, model=trained.model, data=trained.data), genotype
     if request.split not in (None, trained.split):
         _contradiction("--SPLIT", request.split, trained.split, path)
     return task.settle(asked), genotype
+
+
+def _of_another_run(trained: Config, checkpoint: Checkpoint, path: Path) -> str:
+    if not checkpoint.search:
+        return f"{path} is of a training run, which --RUN=search cannot go on with"
+    found = genotype_file(trained.paths.logs, trained.version)
+    return f"{path} is of a search: go on by --RUN=search, or train what it found, --GENO_PATH={found}"
 
 
 def _keys(request: Request) -> dict[str, str]:
@@ -182,7 +246,7 @@ def _keys(request: Request) -> dict[str, str]:
 
 
 def _free_keys(request: Request) -> tuple[str, ...]:
-    return (*FREE_KEYS, "training.epochs") if request.resume else FREE_KEYS
+    return (*FREE_KEYS, "training.epochs", "search.patience") if request.resume else FREE_KEYS
 
 
 def _overlaid(trained: Config, request: Request) -> Config:

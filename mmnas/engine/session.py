@@ -1,5 +1,6 @@
 """One run from a settled plan to its files: train, or score a split and write the result."""
 
+import contextlib
 import dataclasses
 import logging
 from pathlib import Path
@@ -10,16 +11,22 @@ from torch import nn
 from mmnas.engine.checkpoint import Checkpoint, load_weights
 from mmnas.engine.distributed import Group, launch
 from mmnas.engine.evaluator import Evaluator
+from mmnas.engine.first_look import look_at
 from mmnas.engine.interrupt import InterruptedRun
 from mmnas.engine.loading import dismiss_workers
+from mmnas.engine.lock import locked
 from mmnas.engine.logging import Scalars, start_logging
-from mmnas.engine.plan import Plan, Request, make_plan
+from mmnas.engine.plan import Plan, Request, check_folder, make_plan
 from mmnas.engine.results import write_result
+from mmnas.engine.searcher import Searcher
 from mmnas.engine.trainer import Trainer
 from mmnas.errors import MMNasError
 from mmnas.tasks.base import Task
 
 log = logging.getLogger(__name__)
+
+# What learns, by the value of --RUN.
+LOOPS = {"train": Trainer, "search": Searcher}
 
 
 def start(task: type[Task], request: Request) -> int:
@@ -33,15 +40,9 @@ def _run(group: Group, task_class: type[Task], request: Request) -> int:
     request = dataclasses.replace(request, default_version=group.from_first(request.default_version))
     try:
         plan = make_plan(task_class, request)
-        logs = Path(plan.config.paths.logs)
-        start_logging(group.rank, logs / "log" / f"log_run_{plan.config.version}.txt")
-        _announce(plan, group)
-        task = task_class(plan.config)
-        model = prepare(task, plan).to(group.device)
-        if plan.run == "train":
-            _train(task, model, plan, group)
-        else:
-            _evaluate(task, model, plan, group)
+        with locked(plan.folder) if plan.run in LOOPS and group.rank == 0 else contextlib.nullcontext():
+            check_folder(plan)  # again, now that no other run can write into it
+            _carry_out(plan, task_class, group)
     except InterruptedRun as exception:
         log.info("%s", exception)
         group.barrier()  # no process ends, and has the others ended, before all is said
@@ -52,6 +53,18 @@ def _run(group: Group, task_class: type[Task], request: Request) -> int:
     finally:
         dismiss_workers()
     return 0
+
+
+def _carry_out(plan: Plan, task_class: type[Task], group: Group) -> None:
+    logs = Path(plan.config.paths.logs)
+    start_logging(group.rank, logs / "log" / f"log_run_{plan.config.version}.txt")
+    _announce(plan, group)
+    task = task_class(plan.config)
+    model = prepare(task, plan).to(group.device)
+    if plan.run in LOOPS:
+        _learn(task, model, plan, group)
+    else:
+        _evaluate(task, model, plan, group)
 
 
 def prepare(task: Task, plan: Plan) -> nn.Module:
@@ -78,19 +91,22 @@ def _announce(plan: Plan, group: Group) -> None:
     log.debug("configuration: %s", config.to_dict())
 
 
-def _train(task: Task, model: nn.Module, plan: Plan, group: Group) -> None:
-    trainer = Trainer(task, model, plan.genotype, group, plan.folder, plan.keep_all)
+def _learn(task: Task, model: nn.Module, plan: Plan, group: Group) -> None:
+    loop = LOOPS[plan.run](task, model, plan.genotype, group, plan.folder, plan.keep_all)
     log.info(
         "%d training samples, %d steps per epoch; %s",
-        trainer.sampler.size,
-        len(trainer.sampler),
+        loop.sampler.size,
+        len(loop.sampler),
         ", ".join(f"{len(words)} {name}" for name, words in task.vocabularies.items()),
     )
     if plan.resume:
-        trainer.restore(plan.checkpoint, plan.checkpoint_path)
+        loop.restore(plan.checkpoint, plan.checkpoint_path)
+    elif isinstance(plan.checkpoint, Checkpoint):
+        loop.seen_splits += plan.checkpoint.seen_splits
+    look_at(loop.dataset)
     scalars = Scalars(Path(plan.config.paths.logs) / "tensorboard" / plan.config.version, group.rank)
     try:
-        trainer.fit(scalars)
+        loop.fit(scalars)
     finally:
         scalars.close()
 
@@ -100,5 +116,6 @@ def _evaluate(task: Task, model: nn.Module, plan: Plan, group: Group) -> None:
         evaluator = Evaluator(task, split, group)
         result = evaluator.run(model)
         if group.rank == 0:
-            write_result(result, task, plan, split, evaluator.samples)
+            path = write_result(result, task, plan, split, evaluator.samples, group.size)
+            task.check_result(path, split)
         group.barrier()

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from mmnas.models.operations import Relation
+
 
 class EncoderDecoder(nn.Module):
     """A chain of encoder blocks over tokens, a chain of decoder blocks over regions.
@@ -32,9 +34,9 @@ class EncoderDecoder(nn.Module):
         region_mask: Tensor,
         memory: Tensor,
         memory_mask: Tensor,
-        relation: Tensor | None,
+        relation: Relation,
     ) -> Tensor:
-        """Chain the decoder blocks over regions (B, N, H); memory (B, T, H), relation (B, N, N, R)."""
+        """Chain the decoder blocks over regions (B, N, H); memory (B, T, H), relation as blocks take it."""
         for block in self.decoder:
             regions = block(regions, region_mask, memory, memory_mask, relation)
         return regions

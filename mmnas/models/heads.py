@@ -6,6 +6,7 @@ Letters: B batch, T tokens, N regions, H hidden size, P pooled size (2H), A outp
 from torch import Tensor, nn
 
 from mmnas.models.layers import AttentionPooling, LayerNorm, mask_to_bias
+from mmnas.models.linear import Linear
 
 
 class FusionHead(nn.Module):
@@ -23,7 +24,7 @@ class FusionHead(nn.Module):
         self.language_pooling = AttentionPooling(**pooling)
         self.region_pooling = AttentionPooling(**pooling)
         self.norm = LayerNorm(pooled)
-        self.classifier = nn.Linear(pooled, outputs)
+        self.classifier = Linear(pooled, outputs)
 
     def forward(self, language: Tensor, token_mask: Tensor, regions: Tensor, region_mask: Tensor) -> Tensor:
         """Return logits (B, A) from language (B, T, H) and regions (B, N, H)."""
@@ -44,10 +45,10 @@ class GroundingHead(nn.Module):
         self.language_pooling = AttentionPooling(
             hidden=hidden, inner=pooling_size, glimpses=glimpses, out=pooled, dropout=dropout
         )
-        self.region_linear = nn.Linear(hidden, pooled)
+        self.region_linear = Linear(hidden, pooled)
         self.norm = LayerNorm(pooled)
-        self.score = nn.Linear(pooled, 1)
-        self.box = nn.Linear(pooled, 4)
+        self.score = Linear(pooled, 1)
+        self.box = Linear(pooled, 4)
         self.softmax = softmax
 
     def forward(

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmnas.models.linear import Dropout, Linear, on_plain_cpu
+from mmnas.models.relation import relation_term
+
 # Large enough to vanish in a softmax, finite so that a row without any valid key stays finite.
 MASKED_LOGIT = -1e9
-# The relation term is a logarithm; its argument is kept from zero by this floor.
-RELATION_FLOOR = 1e-6
 
 
 def mask_to_bias(mask: Tensor) -> Tensor:
@@ -55,12 +56,12 @@ class MultiHeadAttention(nn.Module):
         if inner % head_width:
             raise ValueError(f"inner width {inner} is no multiple of the head width {head_width}")
         self.head_width = head_width
-        self.dropout = dropout
-        self.value = nn.Linear(hidden, inner, bias=False)
-        self.key = nn.Linear(hidden, inner, bias=False)
-        self.query = nn.Linear(hidden, inner, bias=False)
-        self.relation = nn.Linear(relation_size, inner // head_width) if relation_size else None
-        self.merge = nn.Linear(inner, hidden, bias=False)
+        self.dropout = Dropout(dropout)
+        self.value = Linear(hidden, inner, bias=False)
+        self.key = Linear(hidden, inner, bias=False)
+        self.query = Linear(hidden, inner, bias=False)
+        self.relation = Linear(relation_size, inner // head_width) if relation_size else None
+        self.merge = Linear(inner, hidden, bias=False)
 
     def forward(self, x: Tensor, source: Tensor, source_mask: Tensor | None, relation: Tensor | None) -> Tensor:
         """Let x (B, Q, H) attend to source (B, K, H); relation (B, Q, K, R). Returns (B, Q, H)."""
@@ -73,8 +74,7 @@ class MultiHeadAttention(nn.Module):
 
     def relation_term(self, relation: Tensor) -> Tensor:
         """Return what a relation (B, Q, K, R) adds to the logits, (B, h, Q, K) float32."""
-        term = self.relation(relation).float().clamp(min=RELATION_FLOOR).log()  # relu, then the floor
-        return term.permute(0, 3, 1, 2).contiguous()  # fused attention on a GPU asks for keys side by side
+        return relation_term(relation, self.relation.weight, self.relation.bias)
 
     def attend(
         self, x: Tensor, key: Tensor, value: Tensor, source_mask: Tensor | None, term: Tensor | None
@@ -84,30 +84,45 @@ class MultiHeadAttention(nn.Module):
         bias = None if source_mask is None else mask_to_bias(source_mask)[:, None, None]  # (B, 1, 1, K)
         if term is not None:
             bias = term + (0 if bias is None else bias)  # (B, h, Q, K)
-        attended = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            None if bias is None else bias.to(query.dtype),
-            self.dropout if self.training else 0.0,
-        )
+        attended = self._sum_values(query, key, value, None if bias is None else bias.to(query.dtype))
         return self.merge(attended.transpose(1, 2).flatten(2))  # (B, h, Q, w) -> (B, Q, I) -> (B, Q, H)
+
+    def _sum_values(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        share = self.dropout.p if self.training else 0.0
+        if not share or not on_plain_cpu(query):
+            return F.scaled_dot_product_attention(query, key, value, bias, share)
+        # No kernel on a CPU is fused with dropout; written out, it can be the fast one.
+        logits = (query * self.head_width**-0.5) @ key.transpose(2, 3)  # (B, h, Q, K)
+        if bias is not None:
+            logits += bias
+        return self.dropout(logits.softmax(dim=-1)) @ value
 
     def fold(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply keys by the query projection and values by the merge, each (B, h, K, w) -> (B, h * K, H)."""
-        weights = (self.query.weight, self.merge.weight.T)  # each (I, H)
-        query, merge = (weight.unflatten(0, (-1, self.head_width)) for weight in weights)  # each (h, w, H)
-        keys = key @ query * self.head_width**-0.5  # (B, h, K, w) @ (h, w, H)
-        return keys.flatten(1, 2), (value @ merge).flatten(1, 2)
+        return self._fold(key * self.head_width**-0.5, self.query.weight), self._fold(value, self.merge.weight.T)
 
-    def attend_folded(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Return what `attend` does in evaluation, without mask or term, of x (B, Q, H) and folded keys and values.
+    def _fold(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Multiply x (B, h, K, w) by each head's rows of weight (I, H) to (B, h * K, H)."""
+        rows = x.transpose(0, 1).flatten(1, 2)  # (h, B * K, w)
+        product = rows @ weight.unflatten(0, (-1, self.head_width))  # (h, B * K, w) @ (h, w, H)
+        return product.unflatten(1, (len(x), -1)).transpose(0, 1).flatten(1, 2)  # (h, B, K, H) -> (B, h * K, H)
+
+    def attend_folded(self, x: Tensor, keys: Tensor, values: Tensor, source_mask: Tensor | None = None) -> Tensor:
+        """Return what `attend` does without a term, of x (B, Q, H) and folded keys and values.
 
         Where many queries meet few keys this spares projecting each query and each sum.
         """
         heads = self.key.out_features // self.head_width
         logits = (x @ keys.transpose(1, 2)).unflatten(-1, (heads, -1))  # (B, Q, h * K) -> (B, Q, h, K)
-        return logits.softmax(dim=-1).to(values.dtype).flatten(2) @ values  # (B, Q, H)
+        if source_mask is not None:
+            logits = logits + mask_to_bias(source_mask)[:, None, None]  # (B, 1, 1, K)
+        shares = self.dropout(logits.softmax(dim=-1))
+        return shares.to(values.dtype).flatten(2) @ values  # (B, Q, H)
+
+    def folding_pays(self, queries: int, keys: int) -> bool:
+        """Whether folding saves time on a CPU, where products of batches run at about a sixth of the speed."""
+        inner, heads = self.key.out_features, self.key.out_features // self.head_width
+        return keys * (inner + 6 * heads * queries) < queries * inner
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # (B, K, I) -> (B, h, K, w)
@@ -118,13 +133,15 @@ class MLP(nn.Module):
 
     def __init__(self, *, size: int, inner: int, out: int, dropout: float) -> None:
         super().__init__()
-        self.hidden = nn.Linear(size, inner)
-        self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(inner, out)
+        self.hidden = Linear(size, inner)
+        self.dropout = Dropout(dropout)
+        self.output = Linear(inner, out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map the last axis from `size` to `out`."""
-        return self.output(self.dropout(F.relu(self.hidden(x))))
+        rows = x.flatten(0, -2)  # a ReLU in place asks for a tensor that is no view of another
+        hidden = F.relu(self.dropout(self.hidden(rows)), inplace=True)  # dropout may come first: it only scales
+        return self.output(hidden).view(*x.shape[:-1], -1)
 
 
 class AttentionPooling(nn.Module):
@@ -133,7 +150,7 @@ class AttentionPooling(nn.Module):
     def __init__(self, *, hidden: int, inner: int, glimpses: int, out: int, dropout: float) -> None:
         super().__init__()
         self.mlp = MLP(size=hidden, inner=inner, out=glimpses, dropout=dropout)
-        self.merge = nn.Linear(glimpses * hidden, out)
+        self.merge = Linear(glimpses * hidden, out)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Pool x (B, K, H) under mask (B, K) to (B, out)."""

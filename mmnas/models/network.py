@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmnas.errors import ConfigError
 from mmnas.genotype import Genotype
 from mmnas.models.encoder_decoder import EncoderDecoder
+from mmnas.models.layers import MultiHeadAttention
 from mmnas.models.operations import build_blocks
 from mmnas.models.relation import RelationEmbedding
 from mmnas.models.stems import RegionStem, TokenStem
@@ -49,14 +50,20 @@ class MMNasNet(nn.Module):
         token_mask, region_mask, boxes = batch["token_mask"], batch["region_mask"], batch["boxes"]
         memory = self.backbone.encode(self.token_stem(batch["tokens"]), token_mask)  # (B, T, H)
         regions = self.region_stem(batch["features"], boxes, batch["image_sizes"])  # (B, N, H)
-        relation = None if self.relation is None else self.relation(boxes, region_mask)
+        terms = None if self.relation is None else self.relation.terms(boxes, region_mask, self._readers())
         if "pair_images" in batch:
             images, captions = batch["pair_images"], batch["pair_captions"]
             regions, region_mask = regions.index_select(0, images), region_mask[images]
-            relation = None if relation is None else relation.index_select(0, images)
+            if terms is not None:
+                terms = {reader: term.index_select(0, images) for reader, term in terms.items()}
             memory, token_mask = memory.index_select(0, captions), token_mask[captions]
-        regions = self.backbone.decode(regions, region_mask, memory, token_mask, relation)
+        regions = self.backbone.decode(regions, region_mask, memory, token_mask, terms)
         return self.head(memory, token_mask, regions, region_mask)
+
+    def _readers(self) -> list[nn.Linear]:
+        """Return what reads the relation embedding: a linear in each relational attention."""
+        attentions = (each for each in self.backbone.decoder.modules() if isinstance(each, MultiHeadAttention))
+        return [attention.relation for attention in attentions if attention.relation is not None]
 
 
 def build_network(

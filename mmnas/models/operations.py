@@ -7,7 +7,8 @@ operation, several in parallel and a mixed operation are interchangeable:
     x_mask (B, X)        true where valid
     memory (B, T, H)     the encoder's output; None in the encoder
     memory_mask (B, T)   true where valid; None in the encoder
-    relation (B, X, X, R)  the relation embedding; None where the genotype does not use it
+    relation (B, X, X, R)  the relation embedding, or the terms made of it by `RelationEmbedding.terms`; None
+                         where the genotype does not use it
 
 Nearly all return `LayerNorm(x + Dropout(f(x)))`, (B, X, H).
 
@@ -15,7 +16,7 @@ What depends on the memory alone, or on the relation alone, is computed apart (`
 the rest (`run`), so that retrieval does it once per caption or image.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +25,10 @@ from torch import Tensor, nn
 from mmnas.errors import ConfigError
 from mmnas.genotype import OPERATIONS, OperationSpec
 from mmnas.models.layers import MLP, LayerNorm, MultiHeadAttention
+from mmnas.models.linear import Dropout, Linear, on_plain_cpu
 
 OptionalTensor = Tensor | None
+Relation = Tensor | Mapping[nn.Module, Tensor] | None
 
 
 class Operation(nn.Module):
@@ -42,7 +45,7 @@ class Operation(nn.Module):
         x_mask: Tensor,
         memory: OptionalTensor = None,
         memory_mask: OptionalTensor = None,
-        relation: OptionalTensor = None,
+        relation: Relation = None,
     ) -> Tensor:
         """Return (B, X, H)."""
         return self.run(x, x_mask, self.of_memory(memory), memory_mask, self.of_relation(relation))
@@ -51,7 +54,7 @@ class Operation(nn.Module):
         """Return what the operation makes of the memory, rows first; None where it does not read it."""
         return None
 
-    def of_relation(self, relation: OptionalTensor) -> OptionalTensor:
+    def of_relation(self, relation: Relation) -> OptionalTensor:
         """Return what the operation makes of the relation, rows first; None where it does not read it."""
         return None
 
@@ -89,7 +92,7 @@ class Residual(Operation):
 
     def __init__(self, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = LayerNorm(hidden)
 
     def run(self, x, x_mask, memory_part, memory_mask, relation_part):
@@ -115,8 +118,11 @@ class SelfAttention(Attention):
     """SA, and RSA when built with a relation size: x attends to x."""
 
     def of_relation(self, relation):
-        """Return what the relation adds to the logits, for RSA."""
-        return None if self.attention.relation is None else self.attention.relation_term(relation)
+        """Return what the relation adds to the logits, for RSA; `RelationEmbedding.terms` may have it ready."""
+        if self.attention.relation is None:
+            return None
+        ready = isinstance(relation, Mapping)
+        return relation[self.attention.relation] if ready else self.attention.relation_term(relation)
 
     def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
         """Attend to the valid positions of x."""
@@ -143,6 +149,8 @@ class GuidedAttention(Attention):
 
     def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
         """Attend to the valid positions of the memory."""
+        if on_plain_cpu(x) and self.attention.folding_pays(x.shape[1], memory_part[0].shape[2]):
+            return self.attention.attend_folded(x, *self.fold(memory_part), memory_mask)
         return self.attention.attend(x, *memory_part, memory_mask, None)
 
 
@@ -178,7 +186,7 @@ class DeepFeedForward(Residual):
 
     def __init__(self, hidden, dropout) -> None:
         super().__init__(hidden, dropout)
-        self.first = nn.Linear(hidden, 2 * hidden)
+        self.first = Linear(hidden, 2 * hidden)
         self.mlp = MLP(size=2 * hidden, inner=2 * hidden, out=hidden, dropout=dropout)
 
     def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
@@ -192,7 +200,7 @@ class GatedLinear(Residual):
     def __init__(self, hidden, dropout, *, depth) -> None:
         super().__init__(hidden, dropout)
         widths = [hidden, *(hidden * 2**level for level in reversed(range(depth)))]
-        self.units = nn.ModuleList(nn.Linear(a, 2 * b) for a, b in zip(widths, widths[1:], strict=False))
+        self.units = nn.ModuleList(Linear(a, 2 * b) for a, b in zip(widths, widths[1:], strict=False))
 
     def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
         """Apply the units in turn, ReLU and dropout between them."""

@@ -48,13 +48,15 @@ _PARTS = (
     ("norm.a_2", "norm.gain"),
     ("norm.b_2", "norm.shift"),
 )
+# In a supernet, the candidates of a block's one row; ours are the row.
+_CANDIDATE = re.compile(r"\.0\.candidate_ops\.(\d+)\.")
 # Linears that the released training built and no output depends on.
 _UNUSED = re.compile(r"linear_x_rel\.|backnone\..*\.alpha_(prob|gate)$")
 
 
 def our_name(published: str) -> str:
     """Return our name of the parameter that the released code calls `published` (without `module.`)."""
-    name = published
+    name = _CANDIDATE.sub(r".\1.", published)
     for theirs, ours in _STREAMS:
         if name.startswith(theirs):
             name = ours + name[len(theirs) :]

@@ -6,6 +6,8 @@ Letters: B batch, T tokens, N regions, D region feature size, H hidden size.
 import torch
 from torch import Tensor, nn
 
+from mmnas.models.linear import Linear
+
 
 class TokenStem(nn.Module):
     """Word embedding (initialised from word vectors, trained) and a one-layer LSTM."""
@@ -25,8 +27,8 @@ class RegionStem(nn.Module):
 
     def __init__(self, *, feature_size: int, hidden: int, box_size: int = 0) -> None:
         super().__init__()
-        self.box_linear = nn.Linear(5, box_size) if box_size else None
-        self.linear = nn.Linear(feature_size + box_size, hidden)
+        self.box_linear = Linear(5, box_size) if box_size else None
+        self.linear = Linear(feature_size + box_size, hidden)
 
     def forward(self, features: Tensor, boxes: Tensor, image_sizes: Tensor) -> Tensor:
         """Map features (B, N, D), boxes (B, N, 4) xyxy pixels, sizes (B, 2) to (B, N, H)."""

@@ -19,14 +19,15 @@ rows are a sample's own and which its negative.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from mmnas.config import Config
-from mmnas.errors import CheckpointError
+from mmnas.errors import CheckpointError, DataError
 from mmnas.flags import Flag
 from mmnas.genotype import Genotype
 
@@ -61,6 +62,13 @@ class Tools:
     """`progress(items, title)`: the items behind a progress bar."""
     load: Callable[[Dataset, Sequence[Sequence[int]], str], Iterable[Batch]]
     """`load(dataset, batches, title)`: batches of the samples that are listed, behind a progress bar."""
+
+
+def weight_share(count: int) -> int:
+    """Return how many of `count` samples, the first ones, weights learn from in a search: 80 %."""
+    if count < 2:
+        raise DataError("the training split holds one sample: a search needs some for weights and some for alphas")
+    return max(1, count * 4 // 5)
 
 
 class Task(ABC):
@@ -104,6 +112,16 @@ class Task(ABC):
     @abstractmethod
     def training_set(self) -> Dataset:
         """Return the samples of `config.split`. Raises `DataError` for anything missing or damaged."""
+
+    def search_sets(self) -> tuple[Dataset, Dataset]:
+        """Return what weights and what architecture parameters learn from in a search.
+
+        They are the first 80 % and the rest of the training set, without a sample in common.
+        """
+        whole = self.training_set()
+        samples = range(len(whole))
+        cut = weight_share(len(whole))
+        return Subset(whole, samples[:cut]), Subset(whole, samples[cut:])
 
     @abstractmethod
     def evaluation_set(self, split: str) -> Dataset:
@@ -152,6 +170,10 @@ class Task(ABC):
         """Predict this process's batches, gather the records of all processes, score them."""
         records = [record for batch in loader for record in self.predict(model, batch)]
         return self.score(sorted(tools.gather(records), key=lambda record: record["index"]), split)
+
+    def check_result(self, path: Path, split: str) -> None:
+        """Check the predictions that were written for `split`. Raises `DataError` naming what is wrong."""
+        return
 
     def use_vocabularies(self, vocabularies: Mapping[str, list[str]]) -> None:
         """Take the word lists of a checkpoint. Raises `CheckpointError` when they are another task's."""

@@ -24,7 +24,7 @@ from mmnas.genotype import Genotype
 from mmnas.metrics.retrieval import FOLDS, RECALLS, folds, mean_figures, retrieval_figures, rsum
 from mmnas.models.heads import FusionHead
 from mmnas.models.pair_scorer import PairScorer
-from mmnas.tasks.base import Batch, Record, Result, Task, Tools
+from mmnas.tasks.base import Batch, Record, Result, Task, Tools, weight_share
 from mmnas.tasks.hard_negatives import hard_negatives, random_negatives
 from mmnas.tasks.network import head_sizes, network_of
 from mmnas.tasks.retrieval import best_lists, score_images
@@ -98,11 +98,20 @@ class ITMTask(Task):
 
     def training_set(self) -> PairDataset:
         """Return a sample for every caption of the train split."""
-        split = self._read("train")
+        self.pair_sets = [self._pairs(self._read("train"))]
+        return self.pair_sets[0]
+
+    def search_sets(self) -> tuple[PairDataset, PairDataset]:
+        """Cut the train split between images, so that neither part sees the other's, nor their captions."""
+        whole = self._read("train")
+        cut = weight_share(len(whole.image_ids))
+        self.pair_sets = [self._pairs(part) for part in (whole.images(0, cut), whole.images(cut, None))]
+        return self.pair_sets[0], self.pair_sets[1]
+
+    def _pairs(self, split: Captions) -> PairDataset:
         if len(split.image_ids) < 2:
-            raise DataError("the train split has one image: negatives need a second")
-        self.pairs = PairDataset(self._images(split, "training captions"), self._tokens(split))
-        return self.pairs
+            raise DataError("the train split, or a part of it to search on, has one image: negatives need a second")
+        return PairDataset(self._images(split, "training captions"), self._tokens(split))
 
     def evaluation_set(self, split: str) -> ImageDataset:
         """Return the images of val (dev) or of the protocol's test split; the task keeps the captions."""
@@ -134,23 +143,26 @@ class ITMTask(Task):
     def before_epoch(self, model: nn.Module, epoch: int, tools: Tools) -> None:
         """Draw the epoch's negatives: random ones for the first epochs where configured, then hard ones."""
         training = self.config.training
-        if epoch < training.random_negative_epochs:
-            drawn = random_negatives(len(self.pairs.images), training.seed, epoch)
-        else:
-            scorer, amounts = PairScorer(model), (training.negative_candidates, training.hard_negatives)
-            drawn = hard_negatives(scorer, self.pairs, tools, training.seed, epoch, *amounts)
-        self.pairs.negatives.copy_(torch.from_numpy(drawn))
+        for pairs in self.pair_sets:
+            if epoch < training.random_negative_epochs:
+                drawn = random_negatives(len(pairs.images), training.seed, epoch)
+            else:
+                scorer, amounts = PairScorer(model), (training.negative_candidates, training.hard_negatives)
+                drawn = hard_negatives(scorer, pairs, tools, training.seed, epoch, *amounts)
+            pairs.negatives.copy_(torch.from_numpy(drawn))
 
     def state(self) -> dict[str, Tensor]:
         """Return the epoch's negatives: the weights that found them are gone by the epoch's second step."""
-        return {"negatives": self.pairs.negatives.to(torch.int32)}
+        sets = enumerate(self.pair_sets)
+        return {f"negatives{number or ''}": pairs.negatives.to(torch.int32) for number, pairs in sets}
 
     def restore_state(self, state: dict[str, Tensor]) -> None:
         """Take up the negatives of an epoch that is under way."""
-        negatives = state.get("negatives")
-        if negatives is None or negatives.shape != self.pairs.negatives.shape:
-            raise CheckpointError("the checkpoint's negatives are of other captions: resume with the same data")
-        self.pairs.negatives.copy_(negatives)
+        for number, pairs in enumerate(self.pair_sets):
+            negatives = state.get(f"negatives{number or ''}")
+            if negatives is None or negatives.shape != pairs.negatives.shape:
+                raise CheckpointError("the checkpoint's negatives are of other captions: resume with the same data")
+            pairs.negatives.copy_(negatives)
 
     def parts(self, batch: Batch, count: int) -> list[Batch]:
         """Cut a batch along its samples; each part keeps the images and captions that it needs."""

@@ -17,6 +17,7 @@ from mmnas.boxes.geometry import clip_boxes, decode_boxes, paired_iou, unnormali
 from mmnas.config import Config, ModelConfig
 from mmnas.data import refs
 from mmnas.data.features import RegionSource, require_images
+from mmnas.data.packed import region_counts
 from mmnas.data.ragged import Ragged
 from mmnas.data.refs import Expression
 from mmnas.data.refs_features import KINDS, feature_width, grounding_features
@@ -71,6 +72,10 @@ class VGDDataset(Dataset):
             "index": np.int64(index),
         }
         return sample if self.loss is None else sample | grounding_targets(boxes, reference, self.loss)
+
+    def region_counts(self) -> np.ndarray | None:
+        """Return the regions of each sample where the source knows them, see `region_counts` of packed stores."""
+        return region_counts(self.regions, self.image_ids, self.max_regions)
 
 
 class VGDTask(Task):

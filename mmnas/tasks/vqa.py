@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from mmnas.config import Config
 from mmnas.data import vqa_json
-from mmnas.data.features import NpzFolders, RegionSource, require_images
+from mmnas.data.features import RegionSource, require_images
+from mmnas.data.packed import region_counts
 from mmnas.data.ragged import Ragged
 from mmnas.data.vqa_json import Annotation, Question
 from mmnas.errors import DataError
@@ -24,6 +25,7 @@ from mmnas.metrics.vqa_accuracy import FORMS, vqa_accuracy
 from mmnas.models.heads import FusionHead
 from mmnas.tasks.base import Batch, Record, Result, Task
 from mmnas.tasks.network import head_sizes, network_of
+from mmnas.tasks.submission import check_submission
 from mmnas.text.tokenizer import tokenize
 from mmnas.text.vocabulary import Vocabulary
 
@@ -60,6 +62,10 @@ class VQADataset(Dataset):
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def empty_targets(self) -> int:
+        """Return how many samples have no answer of the vocabulary to learn."""
+        return 0 if self.targets is None else sum(not len(self.targets[index]) for index in range(len(self)))
+
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         image = self.regions[int(self.image_ids[index])]
         sample = {
@@ -73,6 +79,10 @@ class VQADataset(Dataset):
             sample["answer_scores"] = np.zeros(self.answers, np.float32)
             sample["answer_scores"][self.targets[index]] = self.scores[index]
         return sample
+
+    def region_counts(self) -> np.ndarray | None:
+        """Return the regions of each sample where the source knows them, see `region_counts` of packed stores."""
+        return region_counts(self.regions, self.image_ids, self.max_regions)
 
 
 class VQATask(Task):
@@ -127,7 +137,10 @@ class VQATask(Task):
             read, notes = self._read_annotated(split)
             questions += read
             annotations += notes
-        return self._dataset(questions, annotations, "training questions")
+        dataset = self._dataset(questions, annotations, "training questions")
+        share = 100 * dataset.empty_targets() / len(dataset)
+        log.info("%.2f %% of the training questions have an empty target", share)
+        return dataset
 
     def evaluation_set(self, split: str) -> VQADataset:
         """Return val with its annotations, or test (test2015) without any."""
@@ -154,9 +167,7 @@ class VQATask(Task):
 
     def _dataset(self, questions, annotations, what: str) -> VQADataset:
         paths, sizes = self.config.paths, self.config.data
-        regions = NpzFolders(
-            vqa_json.find_feature_folders(paths.data, paths.features), self.config.model.feature_size
-        )
+        regions = vqa_json.question_features(paths.data, paths.features, self.config.model.feature_size)
         require_images(regions, (question.image_id for question in questions), what)
         words = Vocabulary(self.vocabularies["tokens"])
         answers = self.vocabularies["answers"]
@@ -189,3 +200,9 @@ class VQATask(Task):
         metrics = {form: vqa_accuracy(answers, annotations, form) for form in FORMS}
         official = metrics["official"]
         return Result(predictions, {"overall": official["overall"], **official["answer_type"]}, metrics)
+
+    def check_result(self, path: Path, split: str) -> None:
+        """Raise DataError unless every question of `split` has one answer in the file, of the vocabulary."""
+        faults = check_submission(path, self._scored[split][0], self.vocabularies["answers"])
+        if faults:
+            raise DataError("; ".join(faults))

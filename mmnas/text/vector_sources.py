@@ -5,19 +5,27 @@ Both are read where they lie, and of a table only the rows that are asked for.
 
 import contextlib
 import io
+import operator
 import re
 import zipfile
 import zlib
-from collections.abc import Container, Iterable, Iterator, Set
+from collections.abc import Container, Iterator, Set
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from numpy.lib import format as npy
 
-from mmnas.errors import DataError
+from mmnas.errors import DataError, MMNasError
 from mmnas.files import read_json
+from mmnas.typed import shown
 
 WIDTH = 300
+LONGEST_LINE = 1 << 16  # bytes; 300 numbers take some three thousand
 PUBLISHED = "en_vectors_web_lg"
+_HEADER = 1 << 14  # more than the header of an array ever has, in bytes
+_HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _WIDER = re.compile(rb"[^ ]* -?[\d.]*\d(e[-+]?\d+)? ")  # a GloVe line whose second field is a number
 
 
@@ -32,14 +40,10 @@ class SpacyVectors:
         vocab = _vocab_directory(path)
         self.files = (vocab / "vectors", vocab / "key2row")  # what the cache takes for the table's identity
         settings = vocab / "vectors.cfg"
-        if settings.exists() and read_json(settings, "spaCy vector settings").get("mode") == "floret":
+        content = read_json(settings, "spaCy vector settings") if settings.exists() else None
+        if isinstance(content, dict) and content.get("mode") == "floret":
             raise DataError(f"word vectors in floret mode hold no words: {vocab}: take {PUBLISHED} or GloVe")
-        try:
-            self.rows = np.lib.format.open_memmap(self.files[0], mode="r")
-        except (OSError, ValueError) as exception:
-            raise DataError(f"word vectors are damaged: {self.files[0]}: {exception}") from None
-        if self.rows.shape[1:] != (WIDTH,):
-            raise DataError(f"word vectors must be (words, {WIDTH}), not {self.rows.shape}: {self.files[0]}")
+        self.rows = _mapped(self.files[0])
 
     def lookup(self, tokens: Set[str]) -> dict[str, np.ndarray]:
         """Return the vectors of those `tokens` that the table holds; DataError when its index is damaged."""
@@ -49,10 +53,28 @@ class SpacyVectors:
         try:
             row_of = srsly.read_msgpack(self.files[1])
             found = {token: row_of.get(get_string_id(token)) for token in tokens}
-            found = {token: row for token, row in found.items() if row is not None}
-            return {token: np.array(self.rows[row], dtype=np.float32) for token, row in found.items()}
-        except (OSError, ValueError, TypeError, AttributeError, IndexError) as exception:
-            raise DataError(f"word vectors are damaged: {self.files[1]}: {exception}") from None
+            rows = {token: operator.index(row) for token, row in found.items() if row is not None}
+            return {token: np.array(self.rows[row], dtype=np.float32) for token, row in rows.items()}
+        except Exception as exception:  # msgpack raises many kinds for damaged bytes
+            raise _damaged(self.files[1], exception) from None
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """Return the table in an npy file without reading it; its header is checked first, for some crash numpy."""
+    try:
+        with open(path, "rb") as file:
+            start = io.BytesIO(file.read(_HEADER))
+        shape, _, dtype = _HEADER_READERS[npy.read_magic(start)](start)
+        if shape[1:] == (WIDTH,) and dtype.kind == "f":
+            return npy.open_memmap(path, mode="r")
+    except Exception as exception:  # numpy raises many kinds for a damaged header
+        raise _damaged(path, exception) from None
+    raise DataError(f"word vectors must be floats (words, {WIDTH}), not {dtype!s:.40} {shown(shape)}: {path}")
+
+
+def _damaged(path: Path, exception: Exception) -> DataError:
+    """Return the error that names a file and what its reader, or a stranger by it, had to say."""
+    return DataError(f"word vectors are damaged: {path}: {shown(f'{type(exception).__name__}: {exception}')}")
 
 
 class GloveText:
@@ -70,7 +92,7 @@ class GloveText:
         wanted = {token.encode(): token for token in tokens}
         found: dict[str, np.ndarray] = {}
         with _lines(self.path) as lines:
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(iter(partial(lines.readline, LONGEST_LINE), b""), 1):
                 try:
                     token, vector = _parse(line.rstrip(), wanted)
                 except ValueError as exception:
@@ -88,6 +110,8 @@ def _parse(line: bytes, wanted: Container[bytes]) -> tuple[bytes, np.ndarray | N
     Raises ValueError for a wrong width or something not numeric. A few tokens of GloVe 840B hold spaces
     (". . ."): the vector is the last 300 fields, and a wider line has a number where such a token goes on.
     """
+    if len(line) == LONGEST_LINE:
+        raise ValueError("has no end: take glove.840B.300d, or download it anew")
     spaces = line.count(b" ")
     if spaces < WIDTH or (spaces > WIDTH and _WIDER.match(line)):
         raise ValueError(f"{spaces} numbers where {WIDTH} belong: take glove.840B.300d, or download it anew")
@@ -99,8 +123,8 @@ def _parse(line: bytes, wanted: Container[bytes]) -> tuple[bytes, np.ndarray | N
 
 
 @contextlib.contextmanager
-def _lines(path: Path) -> Iterator[Iterable[bytes]]:
-    """Give the lines of a GloVe `.txt` or `.zip`; a failure to read them becomes a DataError."""
+def _lines(path: Path) -> Iterator[BinaryIO]:
+    """Open a GloVe `.txt` or `.zip`; a failure to read it becomes a DataError."""
     try:
         if path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive, archive.open(_text_member(archive)) as member:
@@ -108,16 +132,23 @@ def _lines(path: Path) -> Iterator[Iterable[bytes]]:
         else:
             with open(path, "rb") as file:
                 yield file
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as exception:
-        raise DataError(f"word vectors cannot be read: {path}: {exception}: download it anew") from None
+    except MMNasError:
+        raise
+    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as exception:
+        reason = shown(str(exception) or type(exception).__name__)[1:-1]
+        raise DataError(f"word vectors cannot be read: {path}: {reason}: download it anew") from None
 
 
 def _text_member(archive: zipfile.ZipFile) -> str:
     """Return the name of the 300-d text file in a zip as GloVe is distributed (6B holds four widths)."""
-    names = [name for name in archive.namelist() if name.endswith(".txt")]
+    names = [entry.filename for entry in archive.infolist() if _is_text(entry)]
     if not names:
         raise DataError(f"word vectors: {archive.filename} holds no .txt file: download it anew")
     return min(names, key=lambda name: f".{WIDTH}d." not in name)
+
+
+def _is_text(entry: zipfile.ZipInfo) -> bool:
+    return entry.filename.endswith(".txt") and entry.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 VectorSource = SpacyVectors | GloveText

@@ -122,6 +122,73 @@ def test_iterating_twice_gives_the_same_epoch():
     assert list(sampler) == list(sampler)
 
 
+# Training on samples of about one length
+
+
+def deal_sorted(lengths, batch_size, processes, window, seed=0, epoch=0, first_step=0):
+    """Return the batches of an epoch sorted by length, [step][process]."""
+    samplers = [
+        TrainingSampler(len(lengths), batch_size, seed, rank, processes, lengths, window)
+        for rank in range(processes)
+    ]
+    for sampler in samplers:
+        sampler.start(epoch, first_step)
+    return list(zip(*samplers, strict=True))
+
+
+LENGTHS = np.random.default_rng(0).integers(10, 101, 101)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 3, 11, 12, 13, 24, 49, 101])
+@pytest.mark.parametrize("window", [1, 2, 5, 100])
+def test_sorting_changes_neither_the_samples_of_an_epoch_nor_its_steps(size, processes, window):
+    plain = deal(size, 4, processes)
+    steps = deal_sorted(LENGTHS[:size], 4, processes, window)
+    assert sorted(flat(steps)) == sorted(flat(plain))
+    assert sorted(map(len, (batch for step in steps for batch in step))) == sorted(
+        map(len, (batch for step in plain for batch in step))
+    )
+    assert len(steps[-1][0]) == len(plain[-1][0]) if steps else not plain
+
+
+def test_each_window_of_the_permutation_is_sorted_and_cut_into_steps():
+    order = np.array(flat(deal(26, 4, 1, seed=3, epoch=2)))
+    expected = set()
+    for first in (0, 12):  # three steps of four; the last two samples are the short step
+        window = sorted(order[first : first + 12], key=lambda sample: (LENGTHS[sample], list(order).index(sample)))
+        expected |= {tuple(window[start : start + 4]) for start in range(0, 12, 4)}
+    steps = [tuple(batch) for (batch,) in deal_sorted(LENGTHS[:26], 4, 1, window=3, seed=3, epoch=2)]
+    assert set(steps[:-1]) == expected
+    assert steps[-1] == tuple(order[-2:])
+
+
+def test_batches_of_one_length_stand_in_any_order():
+    means = [LENGTHS[batch].mean() for (batch,) in deal_sorted(LENGTHS[:100], 5, 1, window=20)]
+    assert sorted(means) != means
+    assert max(np.ptp(LENGTHS[batch]) for (batch,) in deal_sorted(LENGTHS[:100], 5, 1, window=20)) < 20
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_get_samples_of_the_same_lengths(processes):
+    whole = deal_sorted(LENGTHS[:96], 4, processes, window=100)
+    assert all(np.ptp([LENGTHS[index] for batch in step for index in batch]) < 35 for step in whole)
+    alone = deal_sorted(LENGTHS[:96], 4 * processes, 1, window=100)
+    assert [sorted(batch) for (batch,) in alone] == [sorted(flat([step])) for step in whole]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("first_step", [0, 1, 7])
+def test_a_sorted_epoch_goes_on_at_any_step(processes, first_step):
+    whole = deal_sorted(LENGTHS, 4, processes, 3, epoch=2)
+    assert deal_sorted(LENGTHS, 4, processes, 3, epoch=2, first_step=first_step) == whole[first_step:]
+
+
+def test_sorted_orders_follow_from_seed_and_epoch():
+    orders = [deal_sorted(LENGTHS, 4, 1, 3, seed=seed, epoch=epoch) for seed in range(3) for epoch in range(3)]
+    assert len(set(map(tuple, map(flat, orders)))) == 9
+
+
 def test_fewer_samples_than_processes_make_no_step():
     assert deal(2, 4, 3) == []
     assert len(TrainingSampler(2, 4, 0, 0, 3)) == 0
@@ -150,3 +217,10 @@ def test_evaluation_deals_the_batches_of_a_single_process(processes):
     dealt = evaluation_batches(17, 4, processes)
     assert sorted(batch for own in dealt for batch in own) == alone
     assert dealt[0] == alone[::processes]
+
+
+def test_scoring_takes_samples_of_about_one_length_together():
+    lengths = np.array([30, 10, 20, 10, 40])
+    assert list(EvaluationSampler(5, 2, lengths=lengths)) == [[1, 3], [2, 0], [4]]
+    dealt = [list(EvaluationSampler(5, 2, rank, 2, lengths)) for rank in range(2)]
+    assert dealt == [[[1, 3], [4]], [[2, 0]]]

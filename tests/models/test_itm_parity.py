@@ -10,6 +10,7 @@ from mmnas.engine.trainer import Trainer
 from mmnas.genotype import Genotype
 from mmnas.models.published import our_name
 from tests.stand_in import (
+    Batches,
     NoScalars,
     fixture,
     fixture_batch,
@@ -95,7 +96,7 @@ def test_training_follows_the_published_trajectory(network, training_batch, tmp_
     task = one_batch_task("itm")(fixture_config(FIXTURE, tmp_path))
     task.vocabularies = fixture_task(FIXTURE).vocabularies
     trainer = Trainer(task, network, Genotype.from_dict(FIXTURE["genotype"]), Group(), tmp_path / "run", False)
-    trainer.loader = [training_batch] * FIXTURE["training"]["epoch_steps"]
+    trainer.loader = Batches([training_batch] * FIXTURE["training"]["epoch_steps"])
     trainer.fit(NoScalars())
     assert len(task.losses) == 24
     np.testing.assert_allclose(task.losses, FIXTURE["training"]["losses"], rtol=5e-3)

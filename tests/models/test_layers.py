@@ -182,6 +182,36 @@ def test_attention_drops_out_in_training_only():
     assert torch.equal(layer(x, x, None, None), layer(x, x, None, None))
 
 
+@pytest.mark.parametrize("relational", [False, True])
+def test_attention_written_out_for_training_is_the_fused_one(relational):
+    layer = attention(relation_size=3 if relational else None, dropout=1e-9)  # rounds to dropping nothing
+    x, mask = torch.randn(2, 4, 8), torch.tensor([[True] * 4, [True, True, False, False]])
+    relation = torch.rand(2, 4, 4, 3) * 4 - 1 if relational else None
+    written_out = layer.train()(x, x, mask, relation)
+    torch.testing.assert_close(written_out, layer.eval()(x, x, mask, relation))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_folded_attention_is_the_plain_one_with_its_gradients(masked):
+    layer = attention()
+    x, source = torch.randn(2, 6, 8, requires_grad=True), torch.randn(2, 3, 8, requires_grad=True)
+    mask = torch.tensor([[True] * 3, [True, False, False]]) if masked else None
+    plain = layer(x, source, mask, None)
+    folded = layer.attend_folded(x, *layer.fold(*layer.keys_values(source)), mask)
+    torch.testing.assert_close(folded, plain)
+    given, weight = [x, source, *layer.parameters()], torch.randn_like(plain)
+    gradients = (torch.autograd.grad((output * weight).sum(), given) for output in (folded, plain))
+    for here, there in zip(*gradients, strict=True):
+        torch.testing.assert_close(here, there, atol=1e-5, rtol=1e-5)
+
+
+def test_folding_pays_where_many_queries_meet_few_keys():
+    layer = attention(hidden=512, inner=512, head_width=64)
+    assert layer.folding_pays(queries=100, keys=7)
+    assert not layer.folding_pays(queries=37, keys=11)
+    assert not layer.folding_pays(queries=10, keys=14)
+
+
 def test_attention_runs_in_bf16():
     layer, x = attention(relation_size=3), torch.randn(2, 4, 8)
     mask = torch.tensor([[True] * 4, [False] * 4])

@@ -15,6 +15,7 @@ from mmnas.models.published import our_name
 from mmnas.models.stems import RegionStem, normalise_boxes
 from tests.stand_in import (
     SHIPPED_GENOTYPES,
+    Batches,
     NoScalars,
     fixture,
     fixture_batch,
@@ -68,7 +69,7 @@ def test_training_follows_the_published_trajectory(network, batch, tmp_path):
     task.vocabularies = fixture_task(FIXTURE).vocabularies
     genotype = Genotype.from_dict(FIXTURE["genotype"])
     trainer = Trainer(task, network, genotype, Group(), tmp_path / "run", keep_all=True)
-    trainer.loader = [batch] * FIXTURE["training"]["epoch_steps"]
+    trainer.loader = Batches([batch] * FIXTURE["training"]["epoch_steps"])
     trainer.fit(NoScalars())
     steps = len(FIXTURE["training"]["losses"])
     assert steps == 24
@@ -155,7 +156,8 @@ def test_every_parameter_gets_a_gradient(name, batch):
     fixture_task(FIXTURE).loss(network, batch)["total"].backward()
     for parameter, value in network.named_parameters():
         assert torch.isfinite(value.grad).all(), parameter
-        assert value.grad.abs().sum() > 0, parameter
+        if not parameter.endswith("pooling.mlp.output.bias"):  # a softmax does not see it
+            assert value.grad.abs().sum() > 0, parameter
     assert (network.relation is not None) == genotype.uses_relation == (name != "mcan")
 
 

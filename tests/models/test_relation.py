@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmnas.models.relation import RelationEmbedding, relation_features
+from mmnas.models import relation
+from mmnas.models.linear import Linear
+from mmnas.models.relation import RelationEmbedding, relation_features, relation_term
 
 
 def all_valid(boxes):
@@ -98,3 +100,30 @@ def test_embedding_is_a_rectified_linear():
     expected = relation_features(boxes, mask) @ embedding.linear.weight.T + embedding.linear.bias
     torch.testing.assert_close(output, expected.clamp(min=0))
     assert output.shape == (2, 3, 3, 6)
+
+
+@pytest.mark.parametrize("pairs_at_a_time", [1, 20, 20_000])
+def test_terms_of_all_readers_are_those_of_each(monkeypatch, pairs_at_a_time):
+    """However many samples are embedded at a time, and with the gradients of keeping the embedding."""
+    monkeypatch.setattr(relation, "PAIRS_AT_A_TIME", pairs_at_a_time)
+    boxes, mask = random_boxes(3, 4), torch.arange(4)[None] < torch.tensor([4, 1, 3])[:, None]
+    torch.manual_seed(0)
+    embedding, readers = RelationEmbedding(6), [Linear(6, 2), Linear(6, 3)]
+    found = embedding.terms(boxes, mask, readers)
+    kept = embedding(boxes, mask)
+    parameters = [*embedding.parameters(), *(each for reader in readers for each in reader.parameters())]
+    weights = [torch.rand(3, reader.out_features, 4, 4) for reader in readers]
+    sums = [0.0, 0.0]
+    for reader, weight in zip(readers, weights, strict=True):
+        expected = relation_term(kept, reader.weight, reader.bias)
+        torch.testing.assert_close(found[reader], expected)
+        sums = [total + (term * weight).sum() for total, term in zip(sums, (found[reader], expected), strict=True)]
+    for here, there in zip(*(torch.autograd.grad(total, parameters) for total in sums), strict=True):
+        torch.testing.assert_close(here, there)
+
+
+def test_term_by_hand():
+    # log(2 * 3 - 1) where positive; log of the floor where the linear gives -1
+    weight, bias = torch.tensor([[2.0], [0.0]]), torch.tensor([-1.0, -1.0])
+    term = relation_term(torch.tensor([[[[3.0]]]]), weight, bias)
+    torch.testing.assert_close(term, torch.tensor([math.log(5), math.log(1e-6)]).view(1, 2, 1, 1))

@@ -13,6 +13,7 @@ from mmnas.genotype import Genotype
 from mmnas.models.heads import GroundingHead
 from mmnas.models.published import our_name
 from tests.stand_in import (
+    Batches,
     NoScalars,
     fixture,
     fixture_batch,
@@ -70,7 +71,7 @@ def test_training_follows_the_published_trajectory(network, batch, tmp_path):
     task = one_batch_task("vgd")(config)
     task.vocabularies = fixture_task(FIXTURE).vocabularies
     trainer = Trainer(task, network, Genotype.from_dict(FIXTURE["genotype"]), Group(), tmp_path / "run", False)
-    trainer.loader = [batch] * FIXTURE["training"]["epoch_steps"]
+    trainer.loader = Batches([batch] * FIXTURE["training"]["epoch_steps"])
     trainer.fit(NoScalars())
     assert len(task.losses) == 24
     np.testing.assert_allclose(task.losses, FIXTURE["training"]["losses"], rtol=5e-3)
@@ -124,4 +125,6 @@ def test_every_parameter_gets_a_gradient(batch, loss):
             torch.nn.init.uniform_(value)  # its ReLU is dead on many seeds
     fixture_task(FIXTURE, fixture_config(FIXTURE, **config)).loss(network, batch)["total"].backward()
     for parameter, value in network.named_parameters():
-        assert torch.isfinite(value.grad).all() and value.grad.abs().sum() > 0, parameter
+        assert torch.isfinite(value.grad).all(), parameter
+        if not parameter.endswith("pooling.mlp.output.bias"):  # a softmax does not see it
+            assert value.grad.abs().sum() > 0, parameter

@@ -1,0 +1,142 @@
+"""The npz files of region features in folders and in archives as downloaded, one after the other.
+
+An archive is read as a stream: nothing is unpacked to the disk, and what is not asked for is passed over.
+"""
+
+import gzip
+import io
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from mmnas.data.features import image_id_of
+from mmnas.errors import DataError
+
+ARCHIVES = (".tar", ".tar.gz", ".tgz")
+# Far above any real file (100 regions of 3072 floats are 1.2 MB); a member is held in memory.
+_LARGEST_MEMBER = 256 * 2**20
+_GZIP = b"\x1f\x8b"
+_BLOCK = 512  # of a tar file, which ends in blocks of zeros
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """One npz file: what to call it in messages, its image, and how to open it while it is at hand."""
+
+    name: str
+    image_id: int
+    open: Callable[[], BinaryIO]
+
+
+def feature_files(source: Path) -> Iterator[FeatureFile]:
+    """Yield the npz files of a folder and those below it by name, of an archive in its order, or the file itself.
+
+    Raises DataError naming the source when it is missing, holds none, or is a damaged archive.
+    """
+    found = False
+    for file in _files(source):
+        found = True
+        yield file
+    if not found:
+        raise DataError(f"{source} holds no .npz file named after an image, such as 9.npz or name_9.jpg.npz")
+
+
+def count_files(source: Path) -> int | None:
+    """Return the number of npz files in a folder; None for an archive, which would have to be read."""
+    return None if source.name.endswith(ARCHIVES) else sum(1 for _ in _files(source))
+
+
+def _files(source: Path) -> Iterator[FeatureFile]:
+    if source.is_dir():
+        return _folder_files(sorted(source.rglob("*.npz")))
+    if not source.is_file():
+        raise DataError(f"region features not found: {source}; name a folder, an .npz file or an archive")
+    if source.name.endswith(ARCHIVES):
+        return _archive_files(source)
+    if source.suffix != ".npz":
+        raise DataError(f"{source} is no folder, .npz file or archive ({', '.join(ARCHIVES)})")
+    return _folder_files([source])
+
+
+def _folder_files(paths: list[Path]) -> Iterator[FeatureFile]:
+    for path in paths:
+        image_id = _image_id(path.name)
+        if image_id is not None:
+            yield FeatureFile(str(path), image_id, partial(_open, path))
+
+
+def _open(path: Path) -> BinaryIO:
+    return open(path, "rb")
+
+
+def _image_id(name: str) -> int | None:
+    """Return the image of a file name; hidden files, such as some archives hold beside each file, have none."""
+    return None if name.startswith(".") or not name.endswith(".npz") else image_id_of(name)
+
+
+def _archive_files(archive: Path) -> Iterator[FeatureFile]:
+    """Yield the members that are npz files; an archive that is cut or broken is a DataError naming the place."""
+    with open(archive, "rb") as raw:
+        stream = _Ending(gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == _GZIP else raw)
+        with _damage_named(archive, "its start"):
+            tar = tarfile.open(fileobj=stream, mode="r|")  # noqa: SIM115 it holds no more than `raw`
+        last = "its start"
+        while (member := _next_member(tar, archive, last)) is not None:
+            image_id = _image_id(PurePosixPath(member.name).name) if member.isfile() else None
+            if image_id is not None:
+                read = partial(_read_member, tar, member, archive)
+                yield FeatureFile(f"{archive}: {member.name}", image_id, read)
+            last = member.name
+        with _damage_named(archive, last):
+            stream.require_whole()
+
+
+def _next_member(tar: tarfile.TarFile, archive: Path, last: str) -> tarfile.TarInfo | None:
+    with _damage_named(archive, last):
+        tar.members.clear()  # type: ignore[attr-defined]  # it would keep the headers of all members
+        return tar.next()
+
+
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path) -> BinaryIO:
+    if member.size > _LARGEST_MEMBER:
+        raise DataError(f"{archive}: {member.name} has {member.size} bytes, far more than one image's features")
+    with _damage_named(archive, member.name):
+        file = tar.extractfile(member)
+        return io.BytesIO(file.read() if file else b"")
+
+
+@contextmanager
+def _damage_named(archive: Path, place: str) -> Iterator[None]:
+    """Turn what broken archives raise into a DataError that names the archive and the place."""
+    try:
+        yield
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as exception:
+        raise DataError(
+            f"{archive} is damaged or truncated at or behind {place} ({exception}); download it again"
+        ) from None
+
+
+class _Ending(io.RawIOBase):
+    """A stream that remembers its end: tarfile takes an archive that is cut between members for a whole one."""
+
+    def __init__(self, stream: io.BufferedIOBase) -> None:
+        self._stream = stream
+        self._last = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as the stream does."""
+        data = self._stream.read(size)
+        self._last = (self._last + data)[-_BLOCK:] if data else self._last
+        return data
+
+    def require_whole(self) -> None:
+        """Read to the end, which makes gzip check its sum; raise EOFError unless it is that of a tar file."""
+        while self.read(2**20):
+            pass
+        if self._last.strip(b"\0"):
+            raise EOFError("the archive's end is missing")
