@@ -24,6 +24,7 @@ test: install
 
 lint: install
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf .venv build *.egg-info mmnas/boxes/*.so mmnas/boxes/*.c

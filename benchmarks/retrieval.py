@@ -31,17 +31,18 @@ from mmnas.tasks.base import Task
 from mmnas.tasks.hard_negatives import hard_negatives, token_groups
 from mmnas.tasks.itm import matching_loss
 
-IMAGES, REGIONS, PADDED = 100, 36, 50
+REGIONS, PADDED = 36, 50
 CANDIDATES, BEST, BATCH = 64, 5, 64
 
 
 @dataclass(frozen=True)
 class Amounts:
     """How much of the work is timed: per round, images and captions scored, and pairs the published way; of an
-    epoch, candidates, steps, and steps the published way.
+    epoch over a split of so many images, candidates, steps, and steps the published way.
     """
 
     rounds: int = 3
+    split: int = 100
     images: int = 20
     captions: int = 40
     pairs: int = 40
@@ -51,7 +52,7 @@ class Amounts:
     batch: int = BATCH
 
 
-QUICK = Amounts(rounds=1, images=6, captions=10, pairs=8, candidates=1, steps=1, batch=8)
+QUICK = Amounts(rounds=1, split=20, images=6, captions=10, pairs=8, candidates=1, steps=1, batch=8)
 
 
 class RandomImages:
@@ -62,12 +63,12 @@ class RandomImages:
         return Regions(image["features"], image["boxes"], image["image_sizes"])
 
 
-def pair_data() -> PairDataset:
+def pair_data(images: int) -> PairDataset:
     """Five captions for each image: 5 to 25 tokens, about 12 in the mean."""
     rng = np.random.default_rng(0)
-    lengths = np.clip(rng.normal(11.6, 4.2, 5 * IMAGES).round(), 5, 25).astype(int)
+    lengths = np.clip(rng.normal(11.6, 4.2, 5 * images).round(), 5, 25).astype(int)
     tokens = Ragged((rng.integers(3, WORDS, length) for length in lengths), np.int32)
-    return PairDataset(ImageDataset(np.arange(IMAGES), RandomImages(), REGIONS), tokens)
+    return PairDataset(ImageDataset(np.arange(images), RandomImages(), REGIONS), tokens)
 
 
 def published_logits(network: nn.Module, data: PairDataset, images: np.ndarray, captions: np.ndarray) -> Tensor:
@@ -146,7 +147,7 @@ def mine(network: nn.Module, data: PairDataset, candidates: int) -> None:
 def score_pairs(network: nn.Module, data: PairDataset, count: int) -> None:
     """Score so many pairs the published way."""
     pairs = np.arange(count)
-    published_logits(network.eval(), data, pairs % IMAGES, pairs)
+    published_logits(network.eval(), data, pairs // 5, pairs)
 
 
 def compare_epochs(task: Task, ours: nn.Module, published: nn.Module, data: PairDataset, amounts: Amounts) -> Row:
@@ -155,7 +156,7 @@ def compare_epochs(task: Task, ours: nn.Module, published: nn.Module, data: Pair
     there = Steps(published, False, partial(published_loss, data))
     captions = np.random.default_rng(0).permutation(len(data))[: amounts.steps * amounts.batch]
     steps, some = captions.reshape(amounts.steps, -1), amounts.published_steps
-    scored, epoch = CANDIDATES * (IMAGES + len(data)), len(data) / amounts.batch
+    scored, epoch = CANDIDATES * (len(data.images) + len(data)), len(data) / amounts.batch
     figures = []
     for _ in range(amounts.rounds):
         taken = seconds(mine, ours, data, amounts.candidates) * CANDIDATES / amounts.candidates
@@ -167,8 +168,9 @@ def compare_epochs(task: Task, ours: nn.Module, published: nn.Module, data: Pair
 
 
 def rows(quick: bool = False) -> list[Row]:
-    """Measure scoring and an epoch over 100 images and 500 captions, 64 candidates."""
-    amounts, data = QUICK if quick else Amounts(), pair_data()
+    """Measure scoring, and an epoch with 64 candidates over 100 images and their 500 captions."""
+    amounts = QUICK if quick else Amounts()
+    data = pair_data(amounts.split)
     task, ours, published = networks("itm")
     scoring = compare_scoring(ours.eval(), published.eval(), data, amounts)
     return [scoring, compare_epochs(task, ours, published, data, amounts)]

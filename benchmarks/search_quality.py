@@ -25,7 +25,7 @@ from mmnas.tasks import task_named
 
 RANDOMS = 5
 # Epochs of a search, the epoch at which alphas begin to learn, and the epochs of every training run after it.
-BUDGETS = {"vqa": (16, 10, 7), "vgd": (6, 2, 3)}
+BUDGETS = {"vqa": (16, 10, 12), "vgd": (6, 2, 3)}
 
 
 def run(folder: Path, task: str, version: str, *flags: str) -> None:

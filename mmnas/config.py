@@ -13,6 +13,7 @@ from mmnas.errors import ConfigError
 from mmnas.typed import build, require_one_of, shown, to_plain
 
 SIZES = ("small", "large", "tiny", "search")
+MOST_BLOCKS = 1000  # of a stream in a search; what is more is a slip of the pen
 ALPHA_MODES = ("full", "two")
 ALPHA_INITS = ("prior", "uniform", "normal")
 
@@ -185,6 +186,9 @@ class SearchConfig:
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise ConfigError(f"search.{name} must be at least {least}, not {getattr(self, name)}")
+        for name in ("encoder_blocks", "decoder_blocks"):
+            if getattr(self, name) > MOST_BLOCKS:
+                raise ConfigError(f"search.{name} must be at most {MOST_BLOCKS}, not {getattr(self, name)}")
         for name in ("encoder_candidates", "decoder_candidates"):
             candidates = getattr(self, name)
             if not candidates or len(set(candidates)) < len(candidates):

@@ -1,6 +1,7 @@
 """`mmnas.load`: a trained model with its vocabulary and genotype, ready to be called on arrays."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from mmnas.config import Config
 from mmnas.data.batching import collate
-from mmnas.engine.checkpoint import PublishedWeights, load_checkpoint, load_weights, settings_of
+from mmnas.engine.checkpoint import PublishedWeights, load_checkpoint, network_with, settings_of
 from mmnas.errors import CheckpointError, DataError
 from mmnas.files import PathLike
 from mmnas.genotype import Genotype
@@ -85,7 +86,7 @@ class LoadedModel:
             "boxes": boxes[: sizes.max_regions],
             "image_sizes": np.asarray(image_size, np.float32),
             "tokens": np.array(self.vocabulary.encode(tokenize(text), sizes.max_tokens), np.int64),
-            "index": np.int64(index),
+            "index": np.array(index, np.int64),
         }
 
 
@@ -110,6 +111,5 @@ def load(checkpoint_path: PathLike, device: str = "cpu") -> LoadedModel:
     config, genotype = settings_of(path, checkpoint)
     task = task_named(config.task)(config)
     task.use_vocabularies(checkpoint.vocabularies)
-    model = task.build_model(genotype, pretrained_words=False)
-    load_weights(model, checkpoint, path)
+    model = network_with(partial(task.build_model, genotype, pretrained_words=False), checkpoint, path)
     return LoadedModel(model.eval().to(device), task, genotype, config)

@@ -96,7 +96,7 @@ def nearest(value: str, valid: Iterable[str]) -> str:
 def _convert(value: Any, hint: Any, key: str) -> Any:
     """Return `value` as the type `hint`, or raise `ConfigError` naming `key`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return build(hint, value, f"{key}.")
     if origin is types.UnionType:
         return None if value is None else _convert(value, arguments[0], key)

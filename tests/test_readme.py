@@ -43,26 +43,51 @@ def test_make_targets_are_there():
 @pytest.mark.parametrize(
     ("task", "runs", "results"),
     [
-        ("vqa", "train train val test", ["val/result_run_mine", "test/result_run_mine"]),
+        (
+            "vqa",
+            "train train val test search plot-search show-arch train "
+            "check-data pack-features train check-submission",
+            ["val/result_run_mine", "test/result_run_mine"],
+        ),
         ("vgd", "train test", ["test/result_run_ground_testA", "test/result_run_ground_testB"]),
         ("itm", "train test", ["test/result_run_match"]),
     ],
 )
 def test_the_runs_in_their_order(tmp_path, world, run, task, runs, results):
-    """Train, resume, val and test as the README has them, with a small network."""
+    """Every command of a task as the README has it, with a small network, on the demo world as ./data."""
     place, done = Workplace(tmp_path, world, task), []
+    lay_out_data(tmp_path / "data", world)
     for command in COMMANDS:
         words = shlex.split(command)
         if words[1] == f"train_{task}.py" and "--help" not in words:
-            flags = [word for word in words[2:] if not word.startswith("--GPU")] + ["--GPU=cpu"]
-            first = "--RUN=train" in flags and "--RESUME" not in flags
-            result = run(place, *flags, *(place.settings if first else []))
-            assert result.code == 0, (command, result.output)
-            done.append(flags[0].removeprefix("--RUN="))
+            done.append(run_script(place, run, words[2:]))
+        elif task == "vqa" and words[:3] == ["python3", "-m", "mmnas"] and words[3] not in ("demo", "make-world"):
+            assert mmnas_main(words[3:]) == 0, command
+            done.append(words[3])
     assert " ".join(done) == runs
     for name in results:
         for kind in ("json", "meta.json"):
             assert (tmp_path / f"logs/ckpts/result_{name}.{kind}").is_file()
+
+
+def lay_out_data(folder, world):
+    """Make `folder` hold what the demo world holds, and room for more."""
+    folder.mkdir()
+    for path in world.iterdir():
+        (folder / path.name).symlink_to(path)
+
+
+def run_script(place, run, flags):
+    """Run a script's command with a small network where it makes one; return what --RUN asked for."""
+    flags = [flag for flag in flags if not flag.startswith("--GPU")] + ["--GPU=cpu"]
+    asked = flags[0].removeprefix("--RUN=")
+    if asked == "search" or any(flag.startswith("--GENO_PATH") for flag in flags):
+        flags += place.sizes
+    elif asked == "train" and "--RESUME" not in flags:
+        flags += place.settings
+    result = run(place, *flags, "--DATA_PATH=data")
+    assert result.code == 0, (flags, result.output)
+    return asked
 
 
 def test_torchrun(place):
@@ -104,6 +129,19 @@ def test_python_example(trained, place, monkeypatch):
     exec(code, names)
     assert names["logits"].shape == (1, len(names["model"].vocabularies["answers"]))
     assert names["mmnas"] is mmnas
+
+
+def test_the_demo_of_a_search_ends_with_its_table(tmp_path, monkeypatch, place, capfd):
+    monkeypatch.chdir(tmp_path)
+    flags = [f"--CFG={place.folder}/deep.yml", "--MAX_EPOCH=2"]
+    assert demo("search", images=40, flags=flags) == 2  # no such file
+    (place.folder / "deep.yml").write_text((place.folder / "small.yml").read_text().split("search:")[0])
+    assert demo("search", images=40, flags=flags) == 0
+    shown = capfd.readouterr().out
+    table = shown[shown.index("genotype    accuracy") :]
+    for row in ("searched", "MCAN", "random 1", "random 2", "demo_search.json"):
+        assert row in table
+    assert "SA FFN SA FFN | SA GA FFN SA GA FFN" in table  # MCAN's pattern at the depth of the tiny search
 
 
 def test_demo_ends_with_its_table(tmp_path, monkeypatch, place, capfd):

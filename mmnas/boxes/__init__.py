@@ -71,7 +71,7 @@ def _packed(array: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
 def _kernels() -> ModuleType:
     """Return the extension, or the NumPy form after one warning; chosen at the first use."""
     try:
-        from mmnas.boxes import iou
+        import mmnas.boxes.iou as iou
     except ImportError as error:
         _LOGGER.warning(
             "the compiled box extension cannot be loaded (%s): NumPy gives the same results, slower; "

@@ -11,6 +11,7 @@ from mmnas.genotype import OPERATIONS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import LayoutEngine
 
 PAPER_NAMES = {"self_att_64": "SA", "rel_self_att_64": "RSA", "guided_att_64": "GA", "feed_forward": "FFN"}
 STREAM_NAMES = {"enc": "encoder", "dec": "decoder"}
@@ -66,7 +67,7 @@ def line_styles(operations: Sequence[str]) -> list[str]:
     return [LINE_STYLES[families[:index].count(family) % len(LINE_STYLES)] for index, family in enumerate(families)]
 
 
-def new_figure(width: float, height: float, layout: str | None = None) -> Figure:
+def new_figure(width: float, height: float, layout: LayoutEngine | None = None) -> Figure:
     """Return an empty figure of that many inches, bound to a canvas that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmnas.commands.drawing import GREY, INK, STREAM_NAMES, colour_of, line_styles, new_figure, short_name
 from mmnas.genotype_history import STREAMS, SearchHistory
@@ -17,9 +17,11 @@ PANEL_WIDTH, PANEL_HEIGHT, HEADING, LEGEND_LINE, LOSS_HEIGHT = 1.8, 1.3, 0.5, 0.
 
 def draw_search(history: SearchHistory, title: str) -> Figure:
     """Draw a search: a panel per block and a line per candidate, the chosen one bold and marked."""
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     heights = [*(_height(history, stream) for stream in STREAMS), LOSS_HEIGHT]
-    figure = new_figure(COLUMNS * PANEL_WIDTH, sum(heights) + HEADING, layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
+    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
+    figure = new_figure(COLUMNS * PANEL_WIDTH, sum(heights) + HEADING, layout)
     figure.suptitle(title, fontsize=13, weight="bold", color=INK, parse_math=False)
     *parts, last = figure.subfigures(3, 1, height_ratios=heights)
     for part, stream in zip(parts, STREAMS, strict=True):
@@ -70,7 +72,7 @@ def _draw_block(axes: Axes, history: SearchHistory, stream: str, block: int) -> 
     chosen = rows[-1].index(max(rows[-1]))
     for index, (name, style) in enumerate(zip(names, line_styles(names), strict=True)):
         width, dot, level = (2.0, 6, 4) if index == chosen else (1.1, 2.5, 3)
-        drawn = {"color": colour_of(name), "zorder": level, "clip_on": False}
+        drawn: dict[str, Any] = {"color": colour_of(name), "zorder": level, "clip_on": False}
         axes.plot(epochs, [row[index] for row in rows], style, lw=width, **drawn)
         axes.plot(epochs[-1], rows[-1][index], "o", ms=dot, **drawn)
     axes.set_title(f"{block}  {short_name(names[chosen])}", fontsize=9, color=colour_of(names[chosen]), pad=3)

@@ -34,7 +34,7 @@ class ImageDataset(Dataset):
             "features": image.features[: self.max_regions],
             "boxes": image.boxes[: self.max_regions],
             "image_sizes": image.image_size,
-            "index": np.int64(index),
+            "index": np.array(index, np.int64),
         }
 
 
@@ -56,7 +56,7 @@ class PairDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         caption, image = self.negatives[index].tolist()
         return {
-            "index": np.int64(index),
+            "index": np.array(index, np.int64),
             "captions": np.array([index, caption]),
             "images": np.array([index // CAPTIONS_PER_IMAGE, image]),
         }

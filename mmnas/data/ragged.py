@@ -1,6 +1,6 @@
 """Rows of varying length in two flat arrays: no object per row, nothing to copy when workers fork."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -8,10 +8,10 @@ import numpy as np
 class Ragged:
     """A list of 1-D arrays of one type, stored end to end."""
 
-    def __init__(self, rows: Iterable[Sequence[float]], dtype: type) -> None:
+    def __init__(self, rows: Iterable[Collection[float]], dtype: type) -> None:
         rows = list(rows)
         self._ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
-        self._values = np.fromiter(
+        self._values: np.ndarray = np.fromiter(
             (value for row in rows for value in row), dtype, count=self._ends[-1] if rows else 0
         )
 

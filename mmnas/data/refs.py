@@ -183,8 +183,8 @@ def _expressions(ref: Any, annotations: Mapping[int, Any], path: Path) -> list[E
 
 
 def _expression(ids: Any, tokens: list[str], bbox: list[float]) -> Expression:
-    numbers = [_field(ids, key, int) for key in ("image_id", "ref_id", "sent_id")]
-    return Expression(*numbers, tokens, _box(bbox))
+    image_id, ref_id, sent_id = (_field(ids, key, int) for key in ("image_id", "ref_id", "sent_id"))
+    return Expression(image_id, ref_id, sent_id, tokens, _box(bbox))
 
 
 def _tokens(entry: Any) -> list[str]:

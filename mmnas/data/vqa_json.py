@@ -208,7 +208,7 @@ def _ids(entry: Any) -> tuple[int, int]:
     return _field(entry, "question_id", int), _field(entry, "image_id", int)
 
 
-def _field(entry: Any, key: str, kind: type) -> Any:
+def _field(entry: Any, key: str, kind: type[Any]) -> Any:
     """Return `entry[key]`, which must be of the very type `kind`: true is no integer."""
     if type(entry) is not dict:
         raise DataError(f'must be an object with the key "{key}", not {shown(entry)}')

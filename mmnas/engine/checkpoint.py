@@ -11,10 +11,10 @@ import platform
 import re
 import typing
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,12 +22,14 @@ from torch import Tensor, nn
 
 from mmnas.config import Config
 from mmnas.engine.checkpoint_values import check_types, plain_values, unusable
+from mmnas.engine.failures import explained
 from mmnas.errors import CheckpointError, ConfigError
 from mmnas.files import PathLike, replacing
 from mmnas.genotype import Genotype
 from mmnas.models.published import from_published
 from mmnas.typed import shown
 
+Network = TypeVar("Network", bound=nn.Module)
 FORMAT = "mmnas checkpoint 1"
 _VERSION = re.compile(r"\w[\w.+=@-]{0,99}")
 _FILE = re.compile(r"epoch(\d+)(?:_step(\d+))?\.pkl")
@@ -90,6 +92,8 @@ def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
         with replacing(path) as temporary, open(temporary, "wb") as file:
             torch.save(values, file)
     except (OSError, RuntimeError) as exception:
+        if isinstance(exception, RuntimeError) and explained(exception):  # a worker's death is told at any time
+            raise
         reason = getattr(exception, "strerror", None) or "the disk may be full"
         raise CheckpointError(
             f"checkpoint {path} could not be saved ({reason}); earlier checkpoints are intact: "
@@ -158,14 +162,33 @@ def settings_of(path: PathLike, checkpoint: Checkpoint) -> tuple[Config, Genotyp
     return config, genotype
 
 
+def network_with(build: Callable[[], Network], source: Checkpoint | PublishedWeights, path: PathLike) -> Network:
+    """Build a network and copy a checkpoint's weights into it. Raises `CheckpointError` naming what does not fit.
+
+    Shapes are compared on the meta device first, so that a file that claims absurd sizes takes no memory.
+    """
+    with torch.device("meta"):
+        outline = build()
+    _check_fit(_state_for(outline, source), _shapes(outline), path)
+    network = build()
+    network.load_state_dict(_state_for(network, source))
+    return network
+
+
 def load_weights(model: nn.Module, source: Checkpoint | PublishedWeights, path: PathLike) -> None:
     """Copy a checkpoint's weights into `model`. Raises `CheckpointError` naming what does not fit."""
-    if isinstance(source, PublishedWeights):
-        state = from_published(source.state, getattr(model, "relation", None) is not None)
-    else:
-        state = source.model
-    _check_fit(state, {name: tuple(value.shape) for name, value in model.state_dict().items()}, path)
-    model.load_state_dict(state)
+    _check_fit(_state_for(model, source), _shapes(model), path)
+    model.load_state_dict(_state_for(model, source))
+
+
+def _state_for(model: nn.Module, source: Checkpoint | PublishedWeights) -> dict[str, Tensor]:
+    if isinstance(source, Checkpoint):
+        return source.model
+    return from_published(source.state, getattr(model, "relation", None) is not None)
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
 def _check_fit(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: PathLike) -> None:

@@ -70,11 +70,10 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
         if not _is_of(values[name], hint):
             raise CheckpointError(f"entry {name} is {shown(values[name])}, which is not of the type {_text(hint)}")
     for place, epoch in enumerate(values["history"]):
-        metrics = epoch.get("metrics")
         if not (_is_of(epoch.get("epoch"), int) and _is_of(epoch.get("loss"), float)):
             raise CheckpointError(f"entry history, place {place} lacks a number of its epoch or loss")
-        if metrics is not None and not _is_of(metrics, dict[str, float]):
-            raise CheckpointError(f"entry history, place {place} has metrics that are no numbers")
+        if not _is_of(epoch.get("metrics", ""), dict[str, float] | None):
+            raise CheckpointError(f"entry history, place {place} has metrics that are no numbers, or none")
 
 
 def _is_of(value: Any, hint: Any) -> bool:

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from mmnas.engine.failures import LostProcess
 from mmnas.errors import ConfigError, MMNasError, one_line
 
 GRACE = 3.0  # seconds that processes have to end by themselves once one of them has
@@ -125,13 +126,14 @@ def _spawn(devices: list[torch.device], main: Callable[..., int], arguments: tup
             while not context.join(grace_period=GRACE):
                 pass
         except mp.ProcessExitedException as exception:
+            if exception.exit_code < 0 and not passed.number:  # the others' errors only follow from it
+                raise MMNasError(
+                    f"process {exception.error_index} of the run died ({exception.signal_name}), the others are "
+                    "stopped; checkpoints are intact, go on with --RESUME"
+                ) from None
             if not errors.empty():
                 raise MMNasError(errors.get()) from None
-            if passed.number:
-                return 128 + passed.number
-            if exception.exit_code <= 0:
-                sys.stderr.write(f"error: process {exception.error_index} died: {exception}\n")
-            return exception.exit_code if exception.exit_code > 0 else 1
+            return 128 + passed.number if passed.number else exception.exit_code
     return 0
 
 
@@ -171,6 +173,10 @@ def _child(
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // len(devices)))
     try:
         code = _join(local, local, len(devices), devices[local], main, arguments)
+    except LostProcess as exception:
+        time.sleep(1.0)  # the parent is to find the process that was lost first, and ends this one
+        errors.put(one_line(exception))
+        code = 2
     except (MMNasError, OSError) as exception:
         errors.put(one_line(exception))
         code = 2

@@ -6,16 +6,18 @@ An error in a worker travels as a value, since torch would wrap its message in a
 import signal
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from mmnas.data.batching import collate
 from mmnas.errors import DataError, MMNasError, one_line
+from mmnas.tasks.base import SizedDataset
 
 _LOADERS: "weakref.WeakSet[BatchLoader]" = weakref.WeakSet()
 
@@ -28,7 +30,7 @@ class BatchLoader:
     """
 
     def __init__(
-        self, dataset: Dataset, sampler: Iterable[Sequence[int]], workers: int, device: torch.device
+        self, dataset: SizedDataset, sampler: Iterable[list[int]], workers: int, device: torch.device
     ) -> None:
         self.device = device
         self.seconds_waited = 0.0
@@ -58,7 +60,7 @@ class BatchLoader:
             since = time.perf_counter()
 
 
-def lengths_of(dataset: Dataset) -> np.ndarray | None:
+def lengths_of(dataset: Dataset | SizedDataset) -> np.ndarray | None:
     """Return the number of regions of every sample where that is known without reading features."""
     if isinstance(dataset, Subset):
         whole = lengths_of(dataset.dataset)
@@ -74,12 +76,12 @@ def dismiss_workers() -> None:
     """
     for loader in list(_LOADERS):
         iterator = loader._loader._iterator
-        if iterator is not None:
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
             iterator._shutdown_workers()
 
 
 class _ErrorsAsValues(Dataset):
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: SizedDataset) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:

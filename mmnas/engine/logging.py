@@ -1,12 +1,16 @@
 """What a run says: to the terminal, to its log file, to TensorBoard. Rank 0 speaks for all."""
 
+import contextlib
 import logging
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+log = logging.getLogger(__name__)
 
 
 def start_logging(rank: int, file: Path | None = None) -> None:
@@ -25,9 +29,22 @@ def start_logging(rank: int, file: Path | None = None) -> None:
     logger.addHandler(terminal)
     if rank == 0 and file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(file, encoding="utf-8")
+        handler = _LogFile(file, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
+
+
+class _LogFile(logging.FileHandler):
+    """Says once that the disk takes no more, and the run goes on without it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that `logging` calls
+        logging.getLogger("mmnas").removeHandler(self)
+        self.close()
+        log.warning("%s takes no more (%s): the run goes on without it", self.baseFilename, sys.exc_info()[1])
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # the lines that the disk did not take
+            super().close()
 
 
 class _Terminal(logging.Handler):
@@ -39,27 +56,46 @@ class _Terminal(logging.Handler):
 
 def progress(items: Iterable[Any] | None, title: str, rank: int, **options: Any) -> tqdm:
     """Return a progress bar with rate and time left; silent on other ranks, rare where no one watches."""
-    watched = {"mininterval": 0.2} if sys.stderr.isatty() else {"mininterval": 30.0, "delay": 5.0}
+    watched: dict[str, Any] = {"mininterval": 0.2} if sys.stderr.isatty() else {"mininterval": 30.0, "delay": 5.0}
     return tqdm(items, desc=title, disable=rank != 0, dynamic_ncols=True, **watched, **options)
 
 
 class Scalars:
-    """TensorBoard events of one run; writes nothing on other ranks."""
+    """TensorBoard events of one run; writes nothing on other ranks, nor once the disk takes no more."""
 
     def __init__(self, folder: Path, rank: int) -> None:
-        self._writer = None
+        self._folder, self._writer = folder, None
         if rank == 0:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, needed by training only
 
-            self._writer = SummaryWriter(str(folder))
+            threading.excepthook = _quiet_about_files
+            with self._if_the_disk_takes_them():
+                self._writer = SummaryWriter(str(folder))
 
     def add(self, values: dict[str, float], step: int) -> None:
         """Write each value under its name at the optimiser step."""
-        if self._writer is not None:
+        if self._writer is None:
+            return
+        with self._if_the_disk_takes_them():
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush the events to disk."""
-        if self._writer is not None:
-            self._writer.close()
+        with self._if_the_disk_takes_them():
+            if self._writer is not None:
+                self._writer.close()
+
+    @contextlib.contextmanager
+    def _if_the_disk_takes_them(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exception:
+            self._writer = None
+            log.warning("%s takes no more (%s): the run goes on without it", self._folder, exception)
+
+
+def _quiet_about_files(failure: threading.ExceptHookArgs) -> None:
+    """Leave it to `Scalars` to say that TensorBoard's thread could not write; show all else."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)

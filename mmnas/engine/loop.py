@@ -10,11 +10,11 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from mmnas.config import Config
 from mmnas.data.batching import TrainingSampler
@@ -26,6 +26,7 @@ from mmnas.engine.checkpoint import (
     save_checkpoint,
     versions,
 )
+from mmnas.engine.checkpoint_values import unusable
 from mmnas.engine.distributed import Group
 from mmnas.engine.interrupt import InterruptedRun, StopSignal
 from mmnas.engine.loading import BatchLoader, lengths_of
@@ -34,7 +35,8 @@ from mmnas.engine.schedule import schedule_of
 from mmnas.engine.tools import tools_of
 from mmnas.errors import CheckpointError, DataError
 from mmnas.genotype import Genotype
-from mmnas.tasks.base import Batch, Task
+from mmnas.models.network import MMNasNet
+from mmnas.tasks.base import Batch, SizedDataset, Task
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +54,12 @@ class EpochLoop(ABC):
     def __init__(
         self,
         task: Task,
-        model: nn.Module,
+        model: MMNasNet,
         genotype: Genotype,
         group: Group,
         folder: Path,
         keep_all: bool,
-        dataset: Dataset,
+        dataset: SizedDataset,
     ) -> None:
         self.task, self.model, self.genotype, self.group = task, model, genotype, group
         self.config: Config = task.config
@@ -71,7 +73,7 @@ class EpochLoop(ABC):
         self.loss_sum = 0.0
         self.history: list[dict] = []
 
-    def _load(self, dataset: Dataset) -> tuple[BatchLoader, TrainingSampler]:
+    def _load(self, dataset: SizedDataset) -> tuple[BatchLoader, TrainingSampler]:
         training = self.config.training
         lengths = lengths_of(dataset) if training.buckets else None
         sampler = TrainingSampler(
@@ -92,7 +94,7 @@ class EpochLoop(ABC):
         """Note the epoch in the history and count it; it is saved next."""
 
     @abstractmethod
-    def _network(self) -> nn.Module:
+    def _network(self) -> MMNasNet:
         """Return the network that the task prepares an epoch with."""
 
     def _after_epoch(self, scalars: Scalars) -> None:
@@ -112,7 +114,7 @@ class EpochLoop(ABC):
                 f"processes; this run has {len(self.sampler)} on {self.group.size}: use the same data and as many "
                 "devices, or a checkpoint of a whole epoch by --CKPT_PATH"
             )
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        restore_optimizer(self.optimizer, checkpoint.optimizer, path)
         self.epoch, self.step = checkpoint.epoch, checkpoint.step
         self.loss_sum = checkpoint.loss_sum
         self.history = list(checkpoint.history)
@@ -157,6 +159,9 @@ class EpochLoop(ABC):
                     break
         if pending:
             self._report(pending, first + self.step, rate, scalars)
+        fault = unusable(self.model.state_dict())  # no loss has met what the last step did
+        if fault is not None:
+            self._refuse_to_go_on(self.step, fault)
         waited = self.loader.seconds_waited / (time.perf_counter() - begin)
         log.info("epoch %d: %.0f %% of the time spent waiting for data", self.epoch + 1, 100 * waited)
 
@@ -214,10 +219,10 @@ class EpochLoop(ABC):
         scalars.add({"train/loss": mean[0], "train/gradient_norm": mean[1], "train/learning_rate": rate}, step)
         return mean[0]
 
-    def _refuse_to_go_on(self, step: int) -> None:
+    def _refuse_to_go_on(self, step: int, fault: str = "loss or gradient is not finite") -> None:
         raise DataError(
-            f"loss or gradient is not finite in epoch {self.epoch + 1}, step {step}; the checkpoints before it "
-            "are intact: look at that batch's features, or lower training.base_lr"
+            f"{fault} in epoch {self.epoch + 1}, step {step}; the checkpoints before it are intact: look at that "
+            "batch's features, or lower training.base_lr"
         )
 
     def _must_stop(self, stop: StopSignal) -> bool:
@@ -265,6 +270,20 @@ class EpochLoop(ABC):
             history=self.history,
             seen_splits=self.seen_splits,
             versions=versions(),
+        )
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], path: Path) -> None:
+    """Give an optimiser the state that a checkpoint holds. Raises `CheckpointError` where it does not fit."""
+    try:
+        optimizer.load_state_dict(state)
+        moments = ((p, each) for p, own in optimizer.state.items() for each in own.values())
+        fits = all(not isinstance(each, Tensor) or each.shape in (p.shape, ()) for p, each in moments)
+    except (ValueError, KeyError, TypeError, RuntimeError, IndexError, AttributeError):
+        fits = False
+    if not fits:
+        raise CheckpointError(
+            f"{path}: its optimiser does not fit this network; start from its weights by --CKPT_PATH alone"
         )
 
 

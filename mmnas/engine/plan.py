@@ -91,7 +91,7 @@ def make_plan(task: type[Task], request: Request) -> Plan:
     _check_flags(request)
     path = _checkpoint_path(request)
     source = None if path is None else load_checkpoint(path)
-    if isinstance(source, Checkpoint):
+    if path is not None and isinstance(source, Checkpoint):
         config, genotype = _from_checkpoint(task, request, source, path)
     else:
         if source is not None and request.resume:
@@ -143,11 +143,9 @@ def _check_new(plan: Plan) -> None:
 
 def _check_newest(plan: Plan) -> None:
     """Refuse to go on from a checkpoint beside ones that an earlier run wrote after it."""
-    later = [
-        path
-        for path in checkpoints_in(plan.folder)
-        if moment_of(path) > (plan.checkpoint.epoch, plan.checkpoint.step)
-    ]
+    assert isinstance(plan.checkpoint, Checkpoint)  # released weights are never resumed
+    reached = (plan.checkpoint.epoch, plan.checkpoint.step)
+    later = [path for path in checkpoints_in(plan.folder) if moment_of(path) > reached]
     if later:
         raise ConfigError(
             f"{plan.folder} holds checkpoints later than {plan.checkpoint_path}, such as {later[-1].name}: "

@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmnas.engine.checkpoint import Checkpoint
 from mmnas.engine.distributed import Group
 from mmnas.engine.logging import Scalars
-from mmnas.engine.loop import EpochLoop
+from mmnas.engine.loop import EpochLoop, restore_optimizer
 from mmnas.engine.plan import genotype_file
-from mmnas.errors import MMNasError
+from mmnas.errors import CheckpointError, MMNasError
 from mmnas.genotype import Genotype, write_genotypes
 from mmnas.genotype_history import SearchEpoch, SearchHistory, entropy, margin, write_history
 from mmnas.models.architecture import Architecture
+from mmnas.models.network import MMNasNet
 from mmnas.models.supernet import Supernet
 from mmnas.tasks.base import Batch, Task
 
@@ -38,7 +39,7 @@ class Searcher(EpochLoop):
     run = "search"
 
     def __init__(
-        self, task: Task, model: nn.Module, space: Genotype, group: Group, folder: Path, keep_all: bool
+        self, task: Task, model: MMNasNet, space: Genotype, group: Group, folder: Path, keep_all: bool
     ) -> None:
         self.supernet = Supernet(model, space)
         weights, held_out = task.search_sets()
@@ -57,8 +58,11 @@ class Searcher(EpochLoop):
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Take up where `checkpoint` stopped; its weights are loaded already."""
         super().restore(checkpoint, path)
-        self.architecture.load_state_dict(checkpoint.search["alphas"])
-        self.alpha_optimizer.load_state_dict(checkpoint.search["optimizer"])
+        try:
+            self.architecture.load_state_dict(checkpoint.search["alphas"])
+        except (KeyError, TypeError, RuntimeError):
+            raise CheckpointError(f"{path}: its architecture parameters do not fit the search space") from None
+        restore_optimizer(self.alpha_optimizer, checkpoint.search.get("optimizer", {}), path)
 
     def _checkpoint(self) -> Checkpoint:
         checkpoint = super()._checkpoint()
@@ -68,7 +72,7 @@ class Searcher(EpochLoop):
         }
         return checkpoint
 
-    def _network(self) -> nn.Module:
+    def _network(self) -> MMNasNet:
         return self.supernet.network(self.architecture.best_path())
 
     def _take_step(self, batch: Batch, number: int, rate: float) -> Tensor:
@@ -98,7 +102,7 @@ class Searcher(EpochLoop):
         gates = self.architecture.draw_gates(self._rng(GATES, number), mode, self.group.device)
         with self._autocast():
             loss = self.task.loss(self.supernet.gated(gates), self.task.with_totals(batch))["total"]
-        gradients = torch.autograd.grad(loss, [gate.values for gate in gates])
+        gradients = list(torch.autograd.grad(loss, [gate.values for gate in gates]))
         self.group.average(gradients)
         gradients = [gradient.cpu() for gradient in gradients]
         if not torch.cat(gradients).isfinite().all():
@@ -131,7 +135,8 @@ class Searcher(EpochLoop):
         """Note what the epoch has found: genotype, probabilities, how far they have changed."""
         self._require_equal_alphas()
         genotype = self.architecture.genotype()
-        before = self.history[-1] if self.history else {"genotype": genotype.to_dict(), "unchanged_epochs": 0}
+        start: dict[str, Any] = {"genotype": genotype.to_dict(), "unchanged_epochs": 0}
+        before = self.history[-1] if self.history else start
         changed = _differences(genotype, Genotype.from_dict(before["genotype"]))
         self.history.append(
             {

@@ -3,14 +3,15 @@
 import contextlib
 import dataclasses
 import logging
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from mmnas.engine.checkpoint import Checkpoint, load_weights
+from mmnas.engine.checkpoint import Checkpoint, network_with
 from mmnas.engine.distributed import Group, launch
 from mmnas.engine.evaluator import Evaluator
+from mmnas.engine.failures import explained
 from mmnas.engine.first_look import look_at
 from mmnas.engine.interrupt import InterruptedRun
 from mmnas.engine.loading import dismiss_workers
@@ -21,6 +22,7 @@ from mmnas.engine.results import write_result
 from mmnas.engine.searcher import Searcher
 from mmnas.engine.trainer import Trainer
 from mmnas.errors import MMNasError
+from mmnas.models.network import MMNasNet
 from mmnas.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,12 @@ def _run(group: Group, task_class: type[Task], request: Request) -> int:
     except (MMNasError, OSError) as exception:
         log.debug("error: %s", exception)  # for the log file; whoever started the run says it on the terminal
         raise
+    except RuntimeError as exception:
+        told = explained(exception)
+        if told is None:
+            raise
+        log.debug("error: %s", told)
+        raise told from None
     finally:
         dismiss_workers()
     return 0
@@ -67,17 +75,17 @@ def _carry_out(plan: Plan, task_class: type[Task], group: Group) -> None:
         _evaluate(task, model, plan, group)
 
 
-def prepare(task: Task, plan: Plan) -> nn.Module:
+def prepare(task: Task, plan: Plan) -> MMNasNet:
     """Settle the vocabularies, build the network, load its weights."""
     torch.manual_seed(plan.config.training.seed)
     if isinstance(plan.checkpoint, Checkpoint):
         task.use_vocabularies(plan.checkpoint.vocabularies)
     else:
         task.vocabularies = task.build_vocabularies()
-    model = task.build_model(plan.genotype, pretrained_words=plan.checkpoint is None)
-    if plan.checkpoint is not None:
-        load_weights(model, plan.checkpoint, plan.checkpoint_path)
-    return model
+    if plan.checkpoint is None or plan.checkpoint_path is None:
+        return task.build_model(plan.genotype, pretrained_words=True)
+    build = partial(task.build_model, plan.genotype, pretrained_words=False)
+    return network_with(build, plan.checkpoint, plan.checkpoint_path)
 
 
 def _announce(plan: Plan, group: Group) -> None:
@@ -91,7 +99,7 @@ def _announce(plan: Plan, group: Group) -> None:
     log.debug("configuration: %s", config.to_dict())
 
 
-def _learn(task: Task, model: nn.Module, plan: Plan, group: Group) -> None:
+def _learn(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
     loop = LOOPS[plan.run](task, model, plan.genotype, group, plan.folder, plan.keep_all)
     log.info(
         "%d training samples, %d steps per epoch; %s",
@@ -99,10 +107,11 @@ def _learn(task: Task, model: nn.Module, plan: Plan, group: Group) -> None:
         len(loop.sampler),
         ", ".join(f"{len(words)} {name}" for name, words in task.vocabularies.items()),
     )
-    if plan.resume:
-        loop.restore(plan.checkpoint, plan.checkpoint_path)
-    elif isinstance(plan.checkpoint, Checkpoint):
-        loop.seen_splits += plan.checkpoint.seen_splits
+    if isinstance(plan.checkpoint, Checkpoint) and plan.checkpoint_path is not None:
+        if plan.resume:
+            loop.restore(plan.checkpoint, plan.checkpoint_path)
+        else:
+            loop.seen_splits += plan.checkpoint.seen_splits
     look_at(loop.dataset)
     scalars = Scalars(Path(plan.config.paths.logs) / "tensorboard" / plan.config.version, group.rank)
     try:
@@ -111,7 +120,7 @@ def _learn(task: Task, model: nn.Module, plan: Plan, group: Group) -> None:
         scalars.close()
 
 
-def _evaluate(task: Task, model: nn.Module, plan: Plan, group: Group) -> None:
+def _evaluate(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
     for split in task.splits_of(plan.run):
         evaluator = Evaluator(task, split, group)
         result = evaluator.run(model)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from mmnas.engine.evaluator import Evaluator
 from mmnas.engine.logging import Scalars
 from mmnas.engine.loop import EpochLoop
 from mmnas.genotype import Genotype
+from mmnas.models.network import MMNasNet
 from mmnas.tasks.base import Batch, Task
 
 log = logging.getLogger(__name__)
@@ -25,13 +27,13 @@ class Trainer(EpochLoop):
     run = "train"
 
     def __init__(
-        self, task: Task, model: nn.Module, genotype: Genotype, group: Group, folder: Path, keep_all: bool
+        self, task: Task, model: MMNasNet, genotype: Genotype, group: Group, folder: Path, keep_all: bool
     ) -> None:
         super().__init__(task, model, genotype, group, folder, keep_all, task.training_set())
         self.evaluator = Evaluator(task, "val", group) if task.scores_val else None
         self.parallel = _parallel(model, self.config, group)
 
-    def _network(self) -> nn.Module:
+    def _network(self) -> MMNasNet:
         return self.model
 
     def _take_step(self, batch: Batch, number: int, rate: float) -> Tensor:
@@ -46,7 +48,7 @@ class Trainer(EpochLoop):
 
     def _finish_epoch(self) -> None:
         """Note the epoch in the history, its score still open where val is held out."""
-        figures = {} if self.evaluator is None else None
+        figures: dict[str, float] | None = {} if self.evaluator is None else None
         self.history.append({"epoch": self.epoch + 1, "loss": self.loss_sum / self.step, "metrics": figures})
         self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
         if self.evaluator is None:
@@ -65,7 +67,7 @@ class Trainer(EpochLoop):
 
     def _after_epoch(self, scalars: Scalars) -> None:
         """Score val after a whole epoch, note the figures and save them, unless that is done."""
-        if not self._unscored():
+        if self.evaluator is None or not self._unscored():
             return
         figures = self.evaluator.run(self.parallel).summary
         scalars.add({f"val/{name}": value for name, value in figures.items()}, self.epoch * len(self.sampler))
@@ -77,7 +79,7 @@ class Trainer(EpochLoop):
 
 def _parallel(model: nn.Module, config: Config, group: Group) -> nn.Module:
     """Compile and make data parallel as asked; the parameters stay those of `model`."""
-    network = torch.compile(model, dynamic=True) if config.training.compile else model
+    network = cast(nn.Module, torch.compile(model, dynamic=True)) if config.training.compile else model
     if group.size == 1:
         return network
     devices = [group.device] if group.device.type == "cuda" else None

@@ -74,7 +74,8 @@ def prior_accuracy(
     The most frequent `multiple_choice_answer` of the type in `train_annotations` (the first seen among
     equals), or of all of them for a type not seen there. Returns what `vqa_accuracy` returns.
     """
-    overall, by_type = Counter(), defaultdict(Counter)
+    overall: Counter[str] = Counter()
+    by_type: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for annotation in train_annotations:
         overall[annotation.multiple_choice_answer] += 1
         by_type[annotation.question_type][annotation.multiple_choice_answer] += 1

@@ -22,7 +22,7 @@ class EncoderDecoder(nn.Module):
         self.encoder = nn.ModuleList(encoder)
         self.decoder = nn.ModuleList(decoder)
 
-    def encode(self, tokens: Tensor, token_mask: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor, token_mask: Tensor | None) -> Tensor:
         """Chain the encoder blocks over tokens (B, T, H) under token_mask (B, T)."""
         for block in self.encoder:
             tokens = block(tokens, token_mask)

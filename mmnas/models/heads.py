@@ -3,6 +3,8 @@
 Letters: B batch, T tokens, N regions, H hidden size, P pooled size (2H), A outputs.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from mmnas.models.layers import AttentionPooling, LayerNorm, mask_to_bias
@@ -14,7 +16,7 @@ class FusionHead(nn.Module):
 
     def __init__(self, *, hidden: int, pooling_size: int, glimpses: int, pooled: int, outputs: int, dropout: float):
         super().__init__()
-        pooling = {
+        pooling: dict[str, Any] = {
             "hidden": hidden,
             "inner": pooling_size,
             "glimpses": glimpses,

@@ -65,15 +65,17 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor, source_mask: Tensor | None, relation: Tensor | None) -> Tensor:
         """Let x (B, Q, H) attend to source (B, K, H); relation (B, Q, K, R). Returns (B, Q, H)."""
-        term = None if self.relation is None else self.relation_term(relation)
-        return self.attend(x, *self.keys_values(source), source_mask, term)
+        return self.attend(x, *self.keys_values(source), source_mask, self.relation_term(relation))
 
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values, each (B, h, K, w), of source (B, K, H)."""
         return self._split(self.key(source)), self._split(self.value(source))
 
-    def relation_term(self, relation: Tensor) -> Tensor:
-        """Return what a relation (B, Q, K, R) adds to the logits, (B, h, Q, K) float32."""
+    def relation_term(self, relation: Tensor | None) -> Tensor | None:
+        """Return what a relation (B, Q, K, R) adds to the logits, (B, h, Q, K) float32; None if built without."""
+        if self.relation is None:
+            return None
+        assert relation is not None
         return relation_term(relation, self.relation.weight, self.relation.bias)
 
     def attend(

@@ -33,7 +33,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _onednn_serves(x: Tensor, weight: Tensor) -> bool:
     fits = x.dtype == weight.dtype == torch.float32 and x.dim() > 1 and x.numel() > 0
-    return fits and on_plain_cpu(x) and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    onednn = torch.backends.mkldnn
+    return fits and on_plain_cpu(x) and onednn.is_available() and bool(onednn.enabled)
 
 
 def on_plain_cpu(x: Tensor) -> bool:

@@ -17,6 +17,7 @@ the rest (`run`), so that retrieval does it once per caption or image.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,11 @@ from mmnas.genotype import OPERATIONS, OperationSpec
 from mmnas.models.layers import MLP, LayerNorm, MultiHeadAttention
 from mmnas.models.linear import Dropout, Linear, on_plain_cpu
 
-OptionalTensor = Tensor | None
+Mask = Tensor | None
+"""True where valid; None where all is."""
+KeysValues = tuple[Tensor, Tensor]
+MemoryPart = KeysValues | None
+Term = Tensor | None
 Relation = Tensor | Mapping[nn.Module, Tensor] | None
 
 
@@ -36,29 +41,27 @@ class Operation(nn.Module):
 
     reads_memory = False
     """Whether the output depends on the memory."""
-    rows_apart = False
-    """Whether no position of x sees another, so that a sequence may hold those of several images."""
 
     def forward(
         self,
         x: Tensor,
-        x_mask: Tensor,
-        memory: OptionalTensor = None,
-        memory_mask: OptionalTensor = None,
+        x_mask: Mask,
+        memory: Tensor | None = None,
+        memory_mask: Mask = None,
         relation: Relation = None,
     ) -> Tensor:
         """Return (B, X, H)."""
         return self.run(x, x_mask, self.of_memory(memory), memory_mask, self.of_relation(relation))
 
-    def of_memory(self, memory: OptionalTensor) -> tuple[Tensor, Tensor] | None:
+    def of_memory(self, memory: Tensor | None) -> MemoryPart:
         """Return what the operation makes of the memory, rows first; None where it does not read it."""
         return None
 
-    def of_relation(self, relation: Relation) -> OptionalTensor:
+    def of_relation(self, relation: Relation) -> Term:
         """Return what the operation makes of the relation, rows first; None where it does not read it."""
         return None
 
-    def run(self, x, x_mask, memory_part, memory_mask, relation_part) -> Tensor:
+    def run(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
         """Return (B, X, H) from x and what `of_memory` and `of_relation` gave."""
         raise NotImplementedError
 
@@ -66,7 +69,7 @@ class Operation(nn.Module):
 class Zero(Operation):
     """`none`: nothing passes."""
 
-    def run(self, x, x_mask, memory_part, memory_mask, relation_part):
+    def run(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
         """Return zeros that still stand in the graph."""
         return x * 0.0
 
@@ -74,7 +77,7 @@ class Zero(Operation):
 class Identity(Operation):
     """`skip_connect`."""
 
-    def run(self, x, x_mask, memory_part, memory_mask, relation_part):
+    def run(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
         """Return x."""
         return x
 
@@ -82,7 +85,7 @@ class Identity(Operation):
 class GELU(Operation):
     """`gelu`: the activation alone."""
 
-    def run(self, x, x_mask, memory_part, memory_mask, relation_part):
+    def run(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
         """Return gelu(x) in its tanh form, as published."""
         return F.gelu(x, approximate="tanh")
 
@@ -95,11 +98,11 @@ class Residual(Operation):
         self.dropout = Dropout(dropout)
         self.norm = LayerNorm(hidden)
 
-    def run(self, x, x_mask, memory_part, memory_mask, relation_part):
+    def run(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
         """Return (B, X, H)."""
-        return self.norm(x + self.dropout(self.transform(x, x_mask, memory_part, memory_mask, relation_part)))
+        return self.norm(x + self.dropout(self.transform(x, x_mask, memory_part, memory_mask, term)))
 
-    def transform(self, x, x_mask, memory_part, memory_mask, relation_part) -> Tensor:
+    def transform(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
         """Compute f(x)."""
         raise NotImplementedError
 
@@ -107,7 +110,9 @@ class Residual(Operation):
 class Attention(Residual):
     """SA, RSA, GA and the attention over both streams differ only in what x attends to."""
 
-    def __init__(self, hidden, dropout, *, inner, head_width, relation_size=None) -> None:
+    def __init__(
+        self, hidden: int, dropout: float, *, inner: int, head_width: int, relation_size: int | None = None
+    ) -> None:
         super().__init__(hidden, dropout)
         self.attention = MultiHeadAttention(
             hidden=hidden, inner=inner, head_width=head_width, dropout=dropout, relation_size=relation_size
@@ -117,38 +122,39 @@ class Attention(Residual):
 class SelfAttention(Attention):
     """SA, and RSA when built with a relation size: x attends to x."""
 
-    def of_relation(self, relation):
+    def of_relation(self, relation: Relation) -> Term:
         """Return what the relation adds to the logits, for RSA; `RelationEmbedding.terms` may have it ready."""
-        if self.attention.relation is None:
+        reader = self.attention.relation
+        if reader is None:
             return None
-        ready = isinstance(relation, Mapping)
-        return relation[self.attention.relation] if ready else self.attention.relation_term(relation)
+        return relation[reader] if isinstance(relation, Mapping) else self.attention.relation_term(relation)
 
-    def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
+    def transform(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
         """Attend to the valid positions of x."""
-        return self.attention.attend(x, *self.attention.keys_values(x), x_mask, relation_part)
+        return self.attention.attend(x, *self.attention.keys_values(x), x_mask, term)
 
 
 class GuidedAttention(Attention):
-    """GA: x attends to the encoder's output."""
+    """GA: x attends to the encoder's output. No position of x sees another: x may hold those of several images."""
 
     reads_memory = True
-    rows_apart = True
 
-    def of_memory(self, memory):
+    def of_memory(self, memory: Tensor | None) -> KeysValues:
         """Return the memory's keys and values."""
+        assert memory is not None
         return self.attention.keys_values(memory)
 
-    def fold(self, memory_part):
+    def fold(self, memory_part: KeysValues) -> KeysValues:
         """Return keys and values for `run_folded`, which pays where many positions read one memory."""
         return self.attention.fold(*memory_part)
 
-    def run_folded(self, x, folded):
+    def run_folded(self, x: Tensor, folded: KeysValues) -> Tensor:
         """Return what `run` does in evaluation where the whole memory is valid."""
         return self.norm(x + self.attention.attend_folded(x, *folded))
 
-    def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
+    def transform(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
         """Attend to the valid positions of the memory."""
+        assert memory_part is not None
         if on_plain_cpu(x) and self.attention.folding_pays(x.shape[1], memory_part[0].shape[2]):
             return self.attention.attend_folded(x, *self.fold(memory_part), memory_mask)
         return self.attention.attend(x, *memory_part, memory_mask, None)
@@ -159,24 +165,27 @@ class UnifiedAttention(Attention):
 
     reads_memory = True
 
-    def of_memory(self, memory):
+    def of_memory(self, memory: Tensor | None) -> KeysValues:
         """Return the memory's keys and values."""
+        assert memory is not None
         return self.attention.keys_values(memory)
 
-    def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
+    def transform(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
         """Attend to the concatenation (B, X + T, H)."""
+        assert memory_part is not None
         pairs = zip(self.attention.keys_values(x), memory_part, strict=True)
-        return self.attention.attend(x, *(torch.cat(pair, dim=2) for pair in pairs), None, None)
+        key, value = (torch.cat(pair, dim=2) for pair in pairs)
+        return self.attention.attend(x, key, value, None, None)
 
 
 class FeedForward(Residual):
     """FFN: H -> size * H -> H."""
 
-    def __init__(self, hidden, dropout, *, expansion) -> None:
+    def __init__(self, hidden: int, dropout: float, *, expansion: int) -> None:
         super().__init__(hidden, dropout)
         self.mlp = MLP(size=hidden, inner=expansion * hidden, out=hidden, dropout=dropout)
 
-    def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
+    def transform(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
         """Apply the MLP at every position."""
         return self.mlp(x)
 
@@ -184,12 +193,12 @@ class FeedForward(Residual):
 class DeepFeedForward(Residual):
     """`feed_forward_deep`: H -> 2H -> 2H -> H."""
 
-    def __init__(self, hidden, dropout) -> None:
+    def __init__(self, hidden: int, dropout: float) -> None:
         super().__init__(hidden, dropout)
         self.first = Linear(hidden, 2 * hidden)
         self.mlp = MLP(size=2 * hidden, inner=2 * hidden, out=hidden, dropout=dropout)
 
-    def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
+    def transform(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
         """Apply the three linears at every position."""
         return self.mlp(self.dropout(F.relu(self.first(x))))
 
@@ -197,12 +206,12 @@ class DeepFeedForward(Residual):
 class GatedLinear(Residual):
     """`gated_linear_<depth>`: GLUs whose widths halve down to H."""
 
-    def __init__(self, hidden, dropout, *, depth) -> None:
+    def __init__(self, hidden: int, dropout: float, *, depth: int) -> None:
         super().__init__(hidden, dropout)
         widths = [hidden, *(hidden * 2**level for level in reversed(range(depth)))]
         self.units = nn.ModuleList(Linear(a, 2 * b) for a, b in zip(widths, widths[1:], strict=False))
 
-    def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
+    def transform(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
         """Apply the units in turn, ReLU and dropout between them."""
         for index, unit in enumerate(self.units):
             x = F.glu(unit(self.dropout(F.relu(x)) if index else x), dim=-1)
@@ -212,13 +221,13 @@ class GatedLinear(Residual):
 class Convolution(Residual):
     """`std_conv_<kernel>`, and `sep_conv_<kernel>` when separable: 1-D over the sequence, length kept."""
 
-    def __init__(self, hidden, dropout, *, kernel, separable) -> None:
+    def __init__(self, hidden: int, dropout: float, *, kernel: int, separable: bool) -> None:
         super().__init__(hidden, dropout)
         groups = hidden if separable else 1
         self.conv = nn.Conv1d(hidden, hidden, kernel, padding=kernel // 2, groups=groups)
         self.pointwise = nn.Conv1d(hidden, hidden, 1) if separable else None
 
-    def transform(self, x, x_mask, memory_part, memory_mask, relation_part):
+    def transform(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
         """Convolve along the positions."""
         y = self.conv(x.transpose(1, 2))  # (B, X, H) -> (B, H, X)
         if self.pointwise is not None:
@@ -229,13 +238,22 @@ class Convolution(Residual):
 class ParallelOperations(nn.ModuleList):
     """The operations of one genotype row: their outputs add up."""
 
-    def forward(self, x, x_mask, memory=None, memory_mask=None, relation=None):
+    def forward(
+        self,
+        x: Tensor,
+        x_mask: Mask,
+        memory: Tensor | None = None,
+        memory_mask: Mask = None,
+        relation: Relation = None,
+    ) -> Tensor:
         """Return the sum, (B, X, H)."""
         return sum(operation(x, x_mask, memory, memory_mask, relation) for operation in self)
 
 
 def _attention(kind: type[Attention], relational: bool = False) -> Callable[..., Operation]:
-    def build(spec: OperationSpec, *, hidden, dropout, relation_size, head_scale):
+    def build(
+        spec: OperationSpec, *, hidden: int, dropout: float, relation_size: int, head_scale: int
+    ) -> Operation:
         return kind(
             hidden,
             dropout,
@@ -281,6 +299,6 @@ def build_operation(
         raise ConfigError(f"operation '{name}' does not fit hidden size {hidden}: {exception}") from None
 
 
-def build_blocks(rows: Sequence[Sequence[str]], **sizes) -> nn.ModuleList:
+def build_blocks(rows: Sequence[Sequence[str]], **sizes: Any) -> nn.ModuleList:
     """Build one `ParallelOperations` per genotype row; `sizes` as for `build_operation`."""
     return nn.ModuleList(ParallelOperations([build_operation(name, **sizes) for name in row]) for row in rows)

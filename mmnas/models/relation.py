@@ -73,8 +73,10 @@ class RelationEmbedding(nn.Module):
         weight, bias = (torch.cat([getattr(each, name) for each in readers]) for name in ("weight", "bias"))
         parameters = self.linear.weight, self.linear.bias, weight, bias
         at_a_time = max(1, PAIRS_AT_A_TIME // features.shape[1] ** 2) if on_plain_cpu(features) else len(features)
-        options = {"use_reentrant": False, "preserve_rng_state": False}
-        parts = [checkpoint(_terms, part, *parameters, **options) for part in features.split(at_a_time)]
+        parts = [
+            checkpoint(_terms, part, *parameters, use_reentrant=False, preserve_rng_state=False)
+            for part in features.split(at_a_time)
+        ]
         joined = torch.cat(parts)  # (B, heads of all, N, N)
         sizes = [each.out_features for each in readers]
         return dict(zip(readers, joined.split(sizes, dim=1), strict=True))

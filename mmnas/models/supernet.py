@@ -5,7 +5,7 @@ that stems, encoder-decoder and heads are the tasks' own. A path names one candi
 is an ordinary network made on the spot from the shared operations; the supernet itself never changes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmnas.genotype import Genotype
 from mmnas.models.encoder_decoder import EncoderDecoder
 from mmnas.models.network import MMNasNet
-from mmnas.models.operations import Operation, ParallelOperations
+from mmnas.models.operations import Mask, ParallelOperations, Relation
 
 Path = Sequence[int]
 """The number of one candidate per block, encoder blocks first."""
@@ -39,7 +39,7 @@ class MixedOp(nn.Module):
     As in ProxylessNAS. Interchangeable with a plain operation, and equal to its active candidate in value.
     """
 
-    def __init__(self, candidates: Sequence[Operation], gates: Gates) -> None:
+    def __init__(self, candidates: Iterable[nn.Module], gates: Gates) -> None:
         super().__init__()
         self.candidates = nn.ModuleList(candidates)
         self.gates = gates
@@ -47,10 +47,10 @@ class MixedOp(nn.Module):
     def forward(
         self,
         x: Tensor,
-        x_mask: Tensor,
+        x_mask: Mask,
         memory: Tensor | None = None,
-        memory_mask: Tensor | None = None,
-        relation: Tensor | None = None,
+        memory_mask: Mask = None,
+        relation: Relation = None,
     ) -> Tensor:
         """Return (B, X, H), the gated sum of the candidates' outputs."""
         inputs = x, x_mask, memory, memory_mask, relation

@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -30,10 +30,19 @@ from mmnas.config import Config
 from mmnas.errors import CheckpointError, DataError
 from mmnas.flags import Flag
 from mmnas.genotype import Genotype
+from mmnas.models.network import MMNasNet
 
 Batch = dict[str, Tensor]
 Record = dict[str, Any]
 Gather = Callable[[list[Any]], list[Any]]
+
+
+class SizedDataset(Protocol):
+    """A data set that knows how many samples it holds; torch's own type does not say so."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class Tools:
     """Return the rows of all processes, those of rank 0 first."""
     progress: Callable[..., Any]
     """`progress(items, title)`: the items behind a progress bar."""
-    load: Callable[[Dataset, Sequence[Sequence[int]], str], Iterable[Batch]]
+    load: Callable[[SizedDataset, Sequence[list[int]], str], Iterable[Batch]]
     """`load(dataset, batches, title)`: batches of the samples that are listed, behind a progress bar."""
 
 
@@ -110,10 +119,10 @@ class Task(ABC):
         """Return the word lists that give token ids and outputs their meaning, made from the data."""
 
     @abstractmethod
-    def training_set(self) -> Dataset:
+    def training_set(self) -> SizedDataset:
         """Return the samples of `config.split`. Raises `DataError` for anything missing or damaged."""
 
-    def search_sets(self) -> tuple[Dataset, Dataset]:
+    def search_sets(self) -> tuple[SizedDataset, SizedDataset]:
         """Return what weights and what architecture parameters learn from in a search.
 
         They are the first 80 % and the rest of the training set, without a sample in common.
@@ -121,21 +130,22 @@ class Task(ABC):
         whole = self.training_set()
         samples = range(len(whole))
         cut = weight_share(len(whole))
-        return Subset(whole, samples[:cut]), Subset(whole, samples[cut:])
+        dataset = cast(Dataset, whole)
+        return Subset(dataset, samples[:cut]), Subset(dataset, samples[cut:])
 
     @abstractmethod
-    def evaluation_set(self, split: str) -> Dataset:
+    def evaluation_set(self, split: str) -> SizedDataset:
         """Return the samples of `split`, one of `splits_of`, in the order of its file."""
 
     @abstractmethod
-    def build_model(self, genotype: Genotype, pretrained_words: bool) -> nn.Module:
+    def build_model(self, genotype: Genotype, pretrained_words: bool) -> MMNasNet:
         """Build the network for the vocabularies at hand, its embedding from word vectors if asked."""
 
     def with_totals(self, batch: Batch) -> Batch:
         """Add the sums over a whole batch, as scalars, that the loss of a part of it is divided by."""
         return batch
 
-    def before_epoch(self, model: nn.Module, epoch: int, tools: Tools) -> None:
+    def before_epoch(self, model: MMNasNet, epoch: int, tools: Tools) -> None:
         """Prepare epoch `epoch` (from 0) with the model in evaluation mode; not called again on resuming it."""
         return
 

@@ -41,7 +41,7 @@ def grounding_targets(boxes: np.ndarray, reference: np.ndarray, loss: str) -> di
         "region_scores": scores,
         "region_matches": matches,
         "region_offsets": offsets.numpy(),
-        "score_weight": np.float32(matches.any()),
+        "score_weight": np.array(matches.any(), np.float32),
     }
 
 

@@ -113,8 +113,7 @@ def _unit_scores(
     scores = np.empty((len(captions), width), np.float32)
     own = np.arange(len(captions)) // CAPTIONS_PER_IMAGE
     for places, tokens in token_groups(scorer, data.tokens, captions, states.regions.device):
-        rows = (own[places, None] + 1 + np.arange(width)) % len(states)
-        rows = torch.from_numpy(rows).to(tokens.device)
+        rows = torch.from_numpy((own[places, None] + 1 + np.arange(width)) % len(states)).to(tokens.device)
         scores[places] = scorer.score(states, rows, scorer.captions(tokens)).cpu().numpy()
     return scores
 

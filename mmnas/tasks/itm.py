@@ -6,6 +6,7 @@ Letters: B batch, I images, C captions.
 import dataclasses
 import logging
 from collections.abc import Iterable
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from mmnas.flags import Flag
 from mmnas.genotype import Genotype
 from mmnas.metrics.retrieval import FOLDS, RECALLS, folds, mean_figures, retrieval_figures, rsum
 from mmnas.models.heads import FusionHead
+from mmnas.models.network import MMNasNet
 from mmnas.models.pair_scorer import PairScorer
 from mmnas.tasks.base import Batch, Record, Result, Task, Tools, weight_share
 from mmnas.tasks.hard_negatives import hard_negatives, random_negatives
@@ -135,12 +137,12 @@ class ITMTask(Task):
         require_images(regions, split.image_ids.tolist(), what)
         return ImageDataset(split.image_ids, regions, data.max_regions)
 
-    def build_model(self, genotype: Genotype, pretrained_words: bool) -> nn.Module:
+    def build_model(self, genotype: Genotype, pretrained_words: bool) -> MMNasNet:
         """Build the network with one logit, whose sigmoid is the probability that image and caption match."""
         head = FusionHead(outputs=1, **head_sizes(self.config))
         return network_of(self.config, genotype, head, self.vocabularies["tokens"], pretrained_words)
 
-    def before_epoch(self, model: nn.Module, epoch: int, tools: Tools) -> None:
+    def before_epoch(self, model: MMNasNet, epoch: int, tools: Tools) -> None:
         """Draw the epoch's negatives: random ones for the first epochs where configured, then hard ones."""
         training = self.config.training
         for pairs in self.pair_sets:
@@ -177,8 +179,8 @@ class ITMTask(Task):
             "pair_images": torch.cat([image, image, other_image]),
             "pair_captions": torch.cat([caption, other_caption, caption]),
         }
-        logits = model({**batch, **pairs}).float().view(3, -1)  # (3 B, 1) -> (3, B)
-        return {"total": matching_loss(*logits, self.config.training.loss)}
+        own, with_caption, with_image = model({**batch, **pairs}).float().view(3, -1)  # (3 B, 1) -> (3, B)
+        return {"total": matching_loss(own, with_caption, with_image, self.config.training.loss)}
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Record]:
         """Return the probability that image and caption match, for captions that stand beside their images."""
@@ -188,7 +190,8 @@ class ITMTask(Task):
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], split: str, tools: Tools) -> Result:
         """Score this process's images with every caption (of their fold), gather the rows, rank."""
-        records = score_images(PairScorer(model), loader, self.scored_tokens, self.folds, tools)
+        scorer = PairScorer(cast(MMNasNet, model))  # a compiled network has its parts, too
+        records = score_images(scorer, loader, self.scored_tokens, self.folds, tools)
         return self.score(sorted(tools.gather(records), key=lambda record: record["index"]), split)
 
     def score(self, records: list[Record], split: str) -> Result:
@@ -203,9 +206,9 @@ class ITMTask(Task):
             for short, direction in (("text", "image_to_text"), ("image", "text_to_image"))
             for k in RECALLS
         }
-        metrics = {"protocol": self.config.data.protocol, **figures, "rsum": rsum(figures)}
-        summary = {"rsum": metrics["rsum"], **recalls}
-        return Result(best_lists(logits, self.scored), summary, metrics, {"scores": logits})
+        total = rsum(figures)
+        metrics = {"protocol": self.config.data.protocol, **figures, "rsum": total}
+        return Result(best_lists(logits, self.scored), {"rsum": total, **recalls}, metrics, {"scores": logits})
 
 
 def matching_loss(positive: Tensor, negative_caption: Tensor, negative_image: Tensor, loss: str) -> Tensor:
@@ -217,7 +220,8 @@ def matching_loss(positive: Tensor, negative_caption: Tensor, negative_image: Te
         negatives = F.softplus(negative_caption).sum() + F.softplus(negative_image).sum()
         return 2 * F.softplus(-positive).sum() + negatives
     own = positive.sigmoid()
-    return sum(F.relu(MARGIN + other.sigmoid() - own).sum() for other in (negative_caption, negative_image))
+    caption, image = (F.relu(MARGIN + other.sigmoid() - own).sum() for other in (negative_caption, negative_image))
+    return caption + image
 
 
 def _part(batch: Batch, index: Tensor, image_rows: Tensor, caption_rows: Tensor) -> Batch:

@@ -26,6 +26,7 @@ from mmnas.flags import Flag
 from mmnas.genotype import Genotype
 from mmnas.metrics.grounding import grounding_accuracy, proposal_quality
 from mmnas.models.heads import GroundingHead
+from mmnas.models.network import MMNasNet
 from mmnas.tasks.base import Batch, Record, Result, Task
 from mmnas.tasks.grounding_loss import LOSSES, grounding_loss, grounding_targets, loss_totals
 from mmnas.tasks.network import head_sizes, network_of
@@ -69,7 +70,7 @@ class VGDDataset(Dataset):
             "image_sizes": image.image_size,
             "tokens": self.tokens[index].astype(np.int64),
             "reference": reference,
-            "index": np.int64(index),
+            "index": np.array(index, np.int64),
         }
         return sample if self.loss is None else sample | grounding_targets(boxes, reference, self.loss)
 
@@ -146,7 +147,7 @@ class VGDTask(Task):
         words = Vocabulary(self.vocabularies["tokens"])
         return VGDDataset(expressions, regions, words, data.max_tokens, data.max_regions, loss)
 
-    def build_model(self, genotype: Genotype, pretrained_words: bool) -> nn.Module:
+    def build_model(self, genotype: Genotype, pretrained_words: bool) -> MMNasNet:
         """Build the network with a score and four box offsets per region."""
         head = GroundingHead(softmax=self.config.training.loss != "bce", **head_sizes(self.config))
         return network_of(self.config, genotype, head, self.vocabularies["tokens"], pretrained_words)

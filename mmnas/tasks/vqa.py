@@ -23,6 +23,7 @@ from mmnas.errors import DataError
 from mmnas.genotype import Genotype
 from mmnas.metrics.vqa_accuracy import FORMS, vqa_accuracy
 from mmnas.models.heads import FusionHead
+from mmnas.models.network import MMNasNet
 from mmnas.tasks.base import Batch, Record, Result, Task
 from mmnas.tasks.network import head_sizes, network_of
 from mmnas.tasks.submission import check_submission
@@ -73,7 +74,7 @@ class VQADataset(Dataset):
             "boxes": image.boxes[: self.max_regions],
             "image_sizes": image.image_size,
             "tokens": self.tokens[index].astype(np.int64),
-            "index": np.int64(index),
+            "index": np.array(index, np.int64),
         }
         if self.targets is not None:
             sample["answer_scores"] = np.zeros(self.answers, np.float32)
@@ -173,7 +174,7 @@ class VQATask(Task):
         answers = self.vocabularies["answers"]
         return VQADataset(questions, annotations, regions, words, answers, sizes.max_tokens, sizes.max_regions)
 
-    def build_model(self, genotype: Genotype, pretrained_words: bool) -> nn.Module:
+    def build_model(self, genotype: Genotype, pretrained_words: bool) -> MMNasNet:
         """Build the network with a logit per answer."""
         head = FusionHead(outputs=len(self.vocabularies["answers"]), **head_sizes(self.config))
         return network_of(self.config, genotype, head, self.vocabularies["tokens"], pretrained_words)

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Container, Iterator, Set
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -128,7 +128,7 @@ def _lines(path: Path) -> Iterator[BinaryIO]:
     try:
         if path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive, archive.open(_text_member(archive)) as member:
-                yield io.BufferedReader(member, 1 << 20)
+                yield io.BufferedReader(cast(zipfile.ZipExtFile, member), 1 << 20)
         else:
             with open(path, "rb") as file:
                 yield file

@@ -127,6 +127,6 @@ def _cached(cache_dir: PathLike, words: Sequence[str], table: VectorSource) -> n
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as exception:
             logger.warning("word vector cache is damaged and made anew: %s: %s", path, exception)
     vectors = _mean_vectors(words, table)
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, vectors=vectors)
+    with replacing(path) as temporary, open(temporary, "wb") as output:
+        np.savez(output, vectors=vectors)
     return vectors

@@ -102,3 +102,19 @@ def test_the_best_epoch_is_the_first_of_equals():
     history = [{"epoch": n, "metrics": {"overall": value}} for n, value in ((1, 5.0), (2, 7.0), (3, 7.0))]
     assert best_epoch(history, "overall") == 2
     assert best_epoch([{"epoch": 1, "metrics": {}}], "overall") is None
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "message"),
+    [
+        ("config", "hidden_size", 6400 * 64, "does not fit"),  # its 30 GB would be asked for before shapes were met
+        ("optimizer", "state", {0: {"exp_avg": torch.zeros(3)}}, "its optimiser does not fit"),
+        ("optimizer", "param_groups", [], "its optimiser does not fit"),
+    ],
+)
+def test_absurd_sizes_and_foreign_optimisers_are_refused_at_once(trained, place, run, part, name, value, message):
+    checkpoint = load_checkpoint(trained.checkpoint("base", "epoch2.pkl"))
+    (checkpoint.config["model"] if part == "config" else checkpoint.optimizer)[name] = value
+    save_checkpoint(place.checkpoint("base", "epoch1.pkl"), checkpoint)
+    done = run(place, "--RUN=train", "--RESUME", "--VERSION=base", "--MAX_EPOCH=3")
+    assert done.code == 2 and message in done.output, done.output

@@ -89,6 +89,7 @@ ENTRIES = {
     "history of text": {"history": "none"},
     "history of numbers": {"history": [1, 2]},
     "an epoch of text in the history": {"history": [{"epoch": "a", "loss": 1.0, "metrics": None}]},
+    "no metrics in the history": {"history": [{"epoch": 1, "loss": 1.0}]},
     "metrics of text": {"history": [{"epoch": 1, "loss": 1.0, "metrics": {"overall": "high"}}]},
     "an epoch of a tensor": {"epoch": torch.tensor(3)},
     "a negative step": {"step": -1},

@@ -139,7 +139,7 @@ def test_an_unused_linear_of_the_language_does_no_harm(tmp_path):
     ("change", "message"),
     [
         (lambda shapes: shapes.pop("proj.weight"), "lacks head.classifier.weight .1 missing, 0 foreign"),
-        (lambda shapes: shapes.update(extra=[3]), "has extra .0 missing, 1 foreign"),
+        (lambda shapes: shapes.update(extra=[3]), "has 'extra' .0 missing, 1 foreign"),
         (lambda shapes: shapes.update({"embedding.weight": [40, 20]}), "trained with 40 words, the data gives 31"),
         (lambda shapes: shapes.update({"proj.weight": [20, 256]}), "trained with 20 answers, the data gives 13"),
         (lambda shapes: shapes.update({"imgfeat_linear.bias": [64]}), r"linear.bias is \(64,\).*--MODEL"),

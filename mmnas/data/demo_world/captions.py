@@ -129,7 +129,7 @@ def _flickr_image(scene: Scene, split: str, captions: list[str], imgid: int) -> 
 
 def _relation(things: list[Thing]) -> str | None:
     """Return a direction in which the first thing clearly is of the second."""
-    gaps = {word: names.further(*things[:2], direction) for word, direction in names.DIRECTIONS.items()}
+    gaps = {word: names.further(things[0], things[1], direction) for word, direction in names.DIRECTIONS.items()}
     best = max(gaps, key=gaps.__getitem__)
     return best if gaps[best] >= names.CLEARLY else None
 

@@ -78,14 +78,13 @@ def _yes(truth: bool) -> str:
 def _existence(scene: Scene, rng: np.random.Generator) -> Slots | None:
     """Is there such a thing? No is as likely as yes, and may be as near as a red cube and a blue ball."""
     wanted = rng.random() < 0.5
-    colors, shapes = COLORS, SHAPES
-    if rng.random() < 0.5:
-        colors, shapes = _seen("color", scene), _seen("shape", scene)
+    near = rng.random() < 0.5
+    colors, shapes = (_seen("color", scene), _seen("shape", scene)) if near else (COLORS, SHAPES)
     pairs = [Name(color=color, shape=shape) for color in colors for shape in shapes]
     alone = [Name(color=color) for color in COLORS] + [Name(shape=shape) for shape in SHAPES]
     candidates = pairs if rng.random() < 0.25 else alone
-    name = pick([name for name in candidates if bool(name.among(scene.things)) == wanted], rng)
-    return {"name": str(name), "answer": _yes(wanted)} if name else None
+    fitting = [name for name in candidates if bool(name.among(scene.things)) == wanted]
+    return {"name": str(pick(fitting, rng)), "answer": _yes(wanted)} if fitting else None
 
 
 def _seen(attribute: str, scene: Scene) -> list[str]:

@@ -6,6 +6,7 @@ The world's counts of regions are smaller than the published 100 for grounding, 
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,7 +84,7 @@ def _save_bottom_up(paths: list[Path], scene: Scene, boxes: np.ndarray, features
     )
 
 
-def _save(paths: list[Path], **arrays: np.ndarray | int) -> None:
+def _save(paths: list[Path], **arrays: Any) -> None:
     """Save one file at the first of `paths`, linked from the others; copied where links do not work."""
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)

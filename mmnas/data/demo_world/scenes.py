@@ -65,9 +65,9 @@ def child(seed: int, purpose: str, number: int = 0) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(purpose.encode()), number])
 
 
-def pick(items: Sequence[T], rng: np.random.Generator) -> T | None:
-    """Return one of `items`, each equally likely; None if there are none."""
-    return items[int(rng.integers(len(items)))] if items else None
+def pick(items: Sequence[T], rng: np.random.Generator) -> T:
+    """Return one of `items`, of which there must be one, each equally likely."""
+    return items[int(rng.integers(len(items)))]
 
 
 def draw_scenes(images: int, seed: int) -> list[Scene]:

@@ -1,0 +1,123 @@
+"""A worker or a process of a group that dies: the run stops with one line, and nobody stays behind."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint
+from tests.engine.test_distributed import TORCHRUN
+
+MINUTE = 60
+
+
+def parents():
+    """The parent of every process of this machine."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            rest = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        if rest[0] != "Z":
+            found[int(path.parent.name)] = int(rest[1])
+    return found
+
+
+def descendants(pid):
+    """The processes that a process has started, and those that these have; the first started first."""
+    table, found = parents(), [pid]
+    for process in found:
+        found += sorted(child for child, parent in table.items() if parent == process)
+    return found[1:]
+
+
+def named(pids, text):
+    """Those of the processes whose command line holds `text`."""
+    return [pid for pid in pids if text in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+def wait_for_epoch(place, process):
+    log, end = place.folder / "logs/log/log_run_x.txt", time.monotonic() + 240
+    while not (log.exists() and "epoch 1: loss" in log.read_text()):
+        assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
+        time.sleep(0.02)
+
+
+def assert_all_end(pids, since):
+    while any(pid in parents() for pid in pids):
+        assert time.monotonic() < since + MINUTE
+        time.sleep(0.1)
+
+
+def assert_checkpoints_intact(place):
+    found = checkpoints_in(place.checkpoint("x", "").parent / "ckpt_x")
+    assert found
+    for path in found:
+        assert load_checkpoint(path).epoch >= 1
+
+
+@pytest.fixture
+def long_run(place):
+    """Start a long run of short epochs, wait for its first; end what is left of it after the test."""
+    started = []
+
+    def start(*flags, **options):
+        process = place.script(*place.train_flags("x", "--MAX_EPOCH=400", *flags), **options)
+        started.append(process)
+        wait_for_epoch(place, process)
+        started.extend(descendants(process.pid))
+        return process
+
+    yield start
+    for each in started:
+        pid = each if isinstance(each, int) else each.pid
+        if pid in parents():
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_dead_worker_stops_the_run_in_one_line(place, long_run):
+    process = long_run("--NW=1")
+    (worker, *_), since = descendants(process.pid), time.monotonic()
+    os.kill(worker, signal.SIGKILL)
+    output, _ = process.communicate(timeout=MINUTE)
+    assert process.returncode == 2, output
+    assert output.count("error: ") == 1 and f"error: data loading worker (process {worker}) " in output
+    assert "--RESUME" in output and "Traceback" not in output
+    assert_all_end([worker], since)
+    assert_checkpoints_intact(place)
+
+
+def test_a_dead_process_of_a_group_stops_the_others(place, long_run):
+    process = long_run("--GPU=cpu,cpu", "--NW=1")
+    everyone, since = descendants(process.pid), time.monotonic()
+    ranks = sorted(named([pid for pid, parent in parents().items() if parent == process.pid], "spawn_main"))
+    assert len(ranks) == 2
+    os.kill(ranks[0], signal.SIGKILL)
+    output, _ = process.communicate(timeout=MINUTE)
+    assert process.returncode == 2, output
+    assert "error: process 0 of the run died (SIGKILL), the others are stopped" in output, output
+    assert output.count("error: ") == 1 and "--RESUME" in output and "Traceback" not in output
+    assert_all_end(everyone, since)
+    assert_checkpoints_intact(place)
+
+
+def test_a_dead_process_of_torchrun_stops_the_others(place, long_run):
+    process = long_run(launcher=TORCHRUN)
+    everyone, since = descendants(process.pid), time.monotonic()
+    os.kill(named(everyone, "train_vqa.py")[-1], signal.SIGKILL)
+    output, _ = process.communicate(timeout=MINUTE)
+    assert process.returncode != 0
+    assert_all_end(everyone, since)
+    assert "SIGKILL" in output or "Signal 9" in output, output
+    assert_checkpoints_intact(place)
+
+
+def test_a_killed_launcher_leaves_no_process_behind(place, long_run):
+    process = long_run("--GPU=cpu,cpu", "--NW=1")
+    everyone, since = descendants(process.pid), time.monotonic()
+    process.kill()
+    assert_all_end(everyone, since)
+    assert_checkpoints_intact(place)
