@@ -21,3 +21,7 @@ class Ragged:
     def __getitem__(self, index: int) -> np.ndarray:
         start = self._ends[index - 1] if index else 0
         return self._values[start : self._ends[index]]
+
+    def lengths(self) -> np.ndarray:
+        """Return the length of every row."""
+        return np.diff(self._ends, prepend=0)

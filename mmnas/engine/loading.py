@@ -19,6 +19,7 @@ from mmnas.data.batching import collate
 from mmnas.errors import DataError, MMNasError, one_line
 from mmnas.tasks.base import SizedDataset
 
+MOST_TOKENS = 2**20  # so that tokens only order samples of as many regions
 _LOADERS: "weakref.WeakSet[BatchLoader]" = weakref.WeakSet()
 
 
@@ -61,12 +62,12 @@ class BatchLoader:
 
 
 def lengths_of(dataset: Dataset | SizedDataset) -> np.ndarray | None:
-    """Return the number of regions of every sample where that is known without reading features."""
+    """Return a length per sample, of its regions, then its tokens; None where regions would have to be read."""
     if isinstance(dataset, Subset):
         whole = lengths_of(dataset.dataset)
         return None if whole is None else whole[np.asarray(dataset.indices)]
-    counts = getattr(dataset, "region_counts", None)
-    return None if counts is None else counts()
+    counts = getattr(dataset, "region_counts", lambda: None)()
+    return None if counts is None else counts + dataset.tokens.lengths() / MOST_TOKENS
 
 
 def dismiss_workers() -> None:

@@ -10,7 +10,6 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +30,7 @@ from mmnas.engine.distributed import Group
 from mmnas.engine.interrupt import InterruptedRun, StopSignal
 from mmnas.engine.loading import BatchLoader, lengths_of
 from mmnas.engine.logging import Scalars, progress
+from mmnas.engine.optimizer import optimizer_of, restore_optimizer
 from mmnas.engine.schedule import schedule_of
 from mmnas.engine.tools import tools_of
 from mmnas.errors import CheckpointError, DataError
@@ -67,7 +67,7 @@ class EpochLoop(ABC):
         self.dataset = dataset
         self.loader, self.sampler = self._load(dataset)
         self.seen_splits = [self.config.split]
-        self.optimizer = _optimizer(model, self.config)
+        self.optimizer = optimizer_of(model, self.config)
         self.learning_rate = schedule_of(self.config, len(self.sampler))
         self.epoch, self.step = 0, 0
         self.loss_sum = 0.0
@@ -273,29 +273,6 @@ class EpochLoop(ABC):
         )
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], path: Path) -> None:
-    """Give an optimiser the state that a checkpoint holds. Raises `CheckpointError` where it does not fit."""
-    try:
-        optimizer.load_state_dict(state)
-        moments = ((p, each) for p, own in optimizer.state.items() for each in own.values())
-        fits = all(not isinstance(each, Tensor) or each.shape in (p.shape, ()) for p, each in moments)
-    except (ValueError, KeyError, TypeError, RuntimeError, IndexError, AttributeError):
-        fits = False
-    if not fits:
-        raise CheckpointError(
-            f"{path}: its optimiser does not fit this network; start from its weights by --CKPT_PATH alone"
-        )
-
-
 def seed_of(*numbers: int) -> int:
     """Return a seed below 2^63 that the numbers determine, and no others are likely to give."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
-    training = config.training
-    if training.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=config.base_lr, momentum=training.momentum)
-    return torch.optim.Adam(
-        model.parameters(), lr=config.base_lr, betas=training.betas, eps=training.eps, fused=True
-    )

@@ -17,7 +17,8 @@ from torch import Tensor
 from mmnas.engine.checkpoint import Checkpoint
 from mmnas.engine.distributed import Group
 from mmnas.engine.logging import Scalars
-from mmnas.engine.loop import EpochLoop, restore_optimizer
+from mmnas.engine.loop import EpochLoop
+from mmnas.engine.optimizer import restore_optimizer
 from mmnas.engine.plan import genotype_file
 from mmnas.errors import CheckpointError, MMNasError
 from mmnas.genotype import Genotype, write_genotypes

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Subset
 
 from mmnas.data.batching import EvaluationSampler, TrainingSampler, collate
+from mmnas.data.ragged import Ragged
+from mmnas.engine.loading import lengths_of
 
 # Padding
 
@@ -224,3 +227,16 @@ def test_scoring_takes_samples_of_about_one_length_together():
     assert list(EvaluationSampler(5, 2, lengths=lengths)) == [[1, 3], [2, 0], [4]]
     dealt = [list(EvaluationSampler(5, 2, rank, 2, lengths)) for rank in range(2)]
     assert dealt == [[[1, 3], [4]], [[2, 0]]]
+
+
+def test_samples_are_as_long_as_their_regions_then_their_tokens():
+    class Pairs:
+        tokens = Ragged([[1], [1, 2, 3], [1, 2]], np.int32)
+
+        def __init__(self, counts):
+            self.region_counts = lambda: counts
+
+    lengths = lengths_of(Pairs(np.array([36, 20, 36])))
+    assert np.argsort(lengths).tolist() == [1, 0, 2]
+    assert np.argsort(lengths_of(Subset(Pairs(np.array([36, 20, 36])), [2, 0]))).tolist() == [1, 0]
+    assert lengths_of(Pairs(None)) is None and lengths_of([1, 2]) is None
