@@ -61,7 +61,7 @@ class BatchLoader:
             since = time.perf_counter()
 
 
-def lengths_of(dataset: Dataset | SizedDataset) -> np.ndarray | None:
+def lengths_of(dataset: Any) -> np.ndarray | None:
     """Return a length per sample, of its regions, then its tokens; None where regions would have to be read."""
     if isinstance(dataset, Subset):
         whole = lengths_of(dataset.dataset)
