@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmnas.commands.demo_search import demo_search
 from mmnas.commands.scripts import ARCHITECTURES, run_script, say
 from mmnas.data.demo_world import write_world
 from mmnas.data.vqa_json import read_annotations, require_annotations
@@ -39,6 +38,8 @@ def demo(task: str = "vqa", images: int = 400, flags: Sequence[str] = ()) -> int
     counts = write_world(DATA, images)
     say(f"demo world in {DATA}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
     if task == "search":
+        from mmnas.commands.demo_search import demo_search  # it needs torch, which is slow to import
+
         return demo_search(DATA, LOGS, flags)
     version = f"demo_{task}"
     code = _train_and_score(task, version, flags)
