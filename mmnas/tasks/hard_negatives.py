@@ -73,8 +73,8 @@ def best_captions(
     """Return each image's best captions (I, B) out of `candidates` random ones of those tried with it."""
     images, each, width = scores.shape
     places = (np.arange(images)[:, None] - 1 - np.arange(width)) % images  # (I, W): whose captions were tried
-    tried = scores[places, :, np.arange(width)].reshape(images, -1)  # (I, W * 5)
-    captions = (order[places][..., None] * each + np.arange(each)).reshape(images, -1)
+    tried: np.ndarray = scores[places, :, np.arange(width)].reshape(images, -1)  # (I, W * 5)
+    captions: np.ndarray = (order[places][..., None] * each + np.arange(each)).reshape(images, -1)
     kept = np.argsort(rng.random(tried.shape, dtype=np.float32), axis=1)[:, :candidates]
     tried, captions = (np.take_along_axis(values, kept, axis=1) for values in (tried, captions))
     by_image = np.empty((images, min(best, tried.shape[1])), np.int64)
