@@ -24,7 +24,7 @@ REGIONS = 100
 QUESTIONS_PER_IMAGE = 4
 
 
-def write_data(root: Path, images: int) -> None:
+def write_data(root: Path, images: int, questions_per_image: int = QUESTIONS_PER_IMAGE) -> None:
     """Write a VQA train split of `images` images whose feature files are links to ten."""
     folder = root / "coco_extract" / "train2014"
     folder.mkdir(parents=True)
@@ -39,7 +39,7 @@ def write_data(root: Path, images: int) -> None:
     questions, annotations = [], []
     for image in range(1, images + 1):
         os.link(originals[image % 10], folder / f"COCO_train2014_{image:012d}.jpg.npz")
-        for number in range(QUESTIONS_PER_IMAGE):
+        for number in range(questions_per_image):
             entry = {"question_id": image * 10 + number, "image_id": image}
             questions.append({**entry, "question": f"what is thing {number} here ?"})
             answers = [{"answer": "yes", "answer_id": each, "answer_confidence": "yes"} for each in range(1, 11)]

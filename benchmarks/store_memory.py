@@ -2,9 +2,9 @@
 
     python3 -m benchmarks.store_memory [--gigabytes 1 4] [--folder FOLDER]
 
-For each size: a store of images with 100 regions, one question each, and an epoch of the tiny network over all of
-them by the script itself, one worker. Its processes' memory is looked at twice a second, pages that they share
-counted by their share; the weights and Adam's two moments are subtracted.
+For each size: a store of images with 100 regions, one question each in train and in val, and an epoch of the tiny
+network over all of them by the script itself, one worker. Its processes' memory is looked at twice a second, pages
+that they share counted by their share; the weights and Adam's two moments are subtracted.
 """
 
 import argparse
@@ -31,7 +31,7 @@ FLAGS = (
 def write(folder: Path, gigabytes: int) -> int:
     """Write questions, vectors and a store of so many gigabytes; return the number of images."""
     images = gigabytes * 2**30 // IMAGE_BYTES
-    write_data(folder, images)
+    write_data(folder, images, questions_per_image=1)
     for path in (folder / "vqa").iterdir():  # the same questions again as val's
         path.with_name(path.name.replace("train2014", "val2014")).write_bytes(path.read_bytes())
     write_vectors(folder, ["what is thing number here"])

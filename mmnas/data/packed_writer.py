@@ -154,8 +154,20 @@ def _held(path: Path) -> Iterator[None]:
         yield
 
 
+def _never_committed(path: Path) -> bool:
+    """Whether a process was killed between making the store and its first commit; it is two pages long then."""
+    try:
+        with lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_dbs=0) as environment:
+            status = environment.stat()
+    except lmdb.Error:
+        return False
+    return path.stat().st_size == 2 * status["psize"] and not status["entries"]
+
+
 def _begun(path: Path, wanted: Header) -> tuple[Header, dict[int, str]]:
     """Return the header of a store that is there, and where each image came from; DataError unless as `wanted`."""
+    if _never_committed(path):
+        return wanted, {}
     map_of(path).close()  # an error may keep a former reader alive, and LMDB opens a file once in a process
     environment = open_environment(path)
     try:

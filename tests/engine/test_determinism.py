@@ -4,7 +4,7 @@ import pytest
 
 from mmnas.engine.checkpoint import Checkpoint, load_checkpoint
 from tests.conftest import Workplace
-from tests.faults.killing import start
+from tests.faults.killing import OUTPUT, start
 from tests.faults.rounds import assert_equal
 
 
@@ -30,10 +30,11 @@ def test_a_run_in_another_process_with_workers(tmp_path, world, run, name, learn
 
 
 def test_two_processes_again(place):
-    for version, workers in (("none", 0), ("two", 2)):
-        process = place.script(*place.train_flags(version, "--GPU=cpu,cpu", f"--NW={workers}"))
-        output, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, output
-    none, two = (load_checkpoint(place.checkpoint(version, "epoch2.pkl")) for version in ("none", "two"))
-    assert none.processes == 2
-    assert_same_run(none, two)
+    for workers in (0, 2):
+        flags = place.train_flags(f"with{workers}", "--GPU=cpu,cpu", f"--NW={workers}", f"--DATA_PATH={place.data}")
+        process = start("vqa", flags, place.folder)
+        process.join()
+        assert process.exitcode == 0, (place.folder / OUTPUT).read_text()
+    one, other = (load_checkpoint(place.checkpoint(f"with{workers}", "epoch2.pkl")) for workers in (0, 2))
+    assert one.processes == 2
+    assert_same_run(one, other)
