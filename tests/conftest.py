@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ from mmnas.data.demo_world import write_world
 from mmnas.tasks import task_named
 
 ROOT = Path(__file__).resolve().parent.parent
+# A shell that starts the tests in the background has them, and the runs that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the networks are tiny, and other processes may share the cores
 
 SETTINGS = """
