@@ -10,6 +10,7 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,8 +91,12 @@ class EpochLoop(ABC):
         """Take optimiser step `number` of the run; return loss and gradient norm (2,) still on the device."""
 
     @abstractmethod
-    def _finish_epoch(self) -> None:
-        """Note the epoch in the history and count it; it is saved next."""
+    def _notes(self) -> dict[str, Any]:
+        """Return what the history is to hold of the epoch beside its number and loss: `metrics` at least."""
+
+    @abstractmethod
+    def _log_epoch(self, row: dict[str, Any]) -> None:
+        """Say what the history holds of the epoch that is behind."""
 
     @abstractmethod
     def _network(self) -> MMNasNet:
@@ -164,6 +169,13 @@ class EpochLoop(ABC):
             self._refuse_to_go_on(self.step, fault)
         waited = self.loader.seconds_waited / (time.perf_counter() - begin)
         log.info("epoch %d: %.0f %% of the time spent waiting for data", self.epoch + 1, 100 * waited)
+
+    def _finish_epoch(self) -> None:
+        """Note the epoch in the history and count it; it is saved next."""
+        notes = self._notes()
+        self.history.append({"epoch": self.epoch + 1, "loss": self.loss_sum / self.step, **notes})
+        self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
+        self._log_epoch(self.history[-1])
 
     def _prepare_epoch(self) -> None:
         """Let the task look at the network as the epoch finds it."""

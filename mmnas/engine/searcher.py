@@ -132,27 +132,21 @@ class Searcher(EpochLoop):
         patience = self.config.search.patience
         return super()._unfinished() and not (patience and _standing(self.history) >= patience)
 
-    def _finish_epoch(self) -> None:
-        """Note what the epoch has found: genotype, probabilities, how far they have changed."""
+    def _notes(self) -> dict[str, Any]:
+        """Return what the epoch has found: genotype, probabilities, how far they have changed."""
         self._require_equal_alphas()
         genotype = self.architecture.genotype()
         start: dict[str, Any] = {"genotype": genotype.to_dict(), "unchanged_epochs": 0}
         before = self.history[-1] if self.history else start
         changed = _differences(genotype, Genotype.from_dict(before["genotype"]))
-        self.history.append(
-            {
-                "epoch": self.epoch + 1,
-                "loss": self.loss_sum / self.step,
-                "metrics": {},
-                "architecture_steps": self._architecture_steps((self.epoch + 1) * len(self.sampler)),
-                "changed": changed,
-                "unchanged_epochs": 1 if changed else before["unchanged_epochs"] + 1,
-                "genotype": genotype.to_dict(),
-                "probabilities": [p.tolist() for p in self.architecture.probabilities()],
-            }
-        )
-        self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
-        self._log_epoch(self.history[-1])
+        return {
+            "metrics": {},
+            "architecture_steps": self._architecture_steps((self.epoch + 1) * len(self.sampler)),
+            "changed": changed,
+            "unchanged_epochs": 1 if changed else before["unchanged_epochs"] + 1,
+            "genotype": genotype.to_dict(),
+            "probabilities": [p.tolist() for p in self.architecture.probabilities()],
+        }
 
     def _require_equal_alphas(self) -> None:
         """Raise `MMNasError` unless every process holds the same alphas, which are about to be written."""
@@ -165,7 +159,7 @@ class Searcher(EpochLoop):
             "epoch %d: loss %.4f; %d blocks changed, the genotype has stood for %d epochs; %d architecture steps",
             row["epoch"], row["loss"], row["changed"], row["unchanged_epochs"], row["architecture_steps"],
         )  # fmt: skip
-        history = search_history(self.history[-1:], self.genotype)
+        history = search_history([row], self.genotype)
         for stream, rows in history.epochs[0].probabilities.items():
             names = [names[0] for names in row["genotype"][stream]]
             blocks = (f"{name} {entropy(p):.2f}/{margin(p):.2f}" for name, p in zip(names, rows, strict=True))

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,13 +46,13 @@ class Trainer(EpochLoop):
             return contextlib.nullcontext()
         return self.parallel.no_sync()
 
-    def _finish_epoch(self) -> None:
-        """Note the epoch in the history, its score still open where val is held out."""
-        figures: dict[str, float] | None = {} if self.evaluator is None else None
-        self.history.append({"epoch": self.epoch + 1, "loss": self.loss_sum / self.step, "metrics": figures})
-        self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
+    def _notes(self) -> dict[str, Any]:
+        """Leave the score open where val is held out."""
+        return {"metrics": {} if self.evaluator is None else None}
+
+    def _log_epoch(self, row: dict[str, Any]) -> None:
         if self.evaluator is None:
-            log.info("epoch %d: loss %.4f", self.epoch, self.history[-1]["loss"])
+            log.info("epoch %d: loss %.4f", row["epoch"], row["loss"])
 
     def _unfinished(self) -> bool:
         return super()._unfinished() or self._unscored()

@@ -65,7 +65,7 @@ class VQADataset(Dataset):
 
     def empty_targets(self) -> int:
         """Return how many samples have no answer of the vocabulary to learn."""
-        return 0 if self.targets is None else sum(not len(self.targets[index]) for index in range(len(self)))
+        return 0 if self.targets is None else int((self.targets.lengths() == 0).sum())
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         image = self.regions[int(self.image_ids[index])]
