@@ -7,7 +7,7 @@ python3 train_itm.py --help
 
 import sys
 
-from mmnas.cli import main
+from mmnas.run.cli import main
 from mmnas.tasks.itm import ITMTask
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ python3 train_vgd.py --help
 
 import sys
 
-from mmnas.cli import main
+from mmnas.run.cli import main
 from mmnas.tasks.vgd import VGDTask
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ python3 train_vqa.py --help
 
 import sys
 
-from mmnas.cli import main
+from mmnas.run.cli import main
 from mmnas.tasks.vqa import VQATask
 
 if __name__ == "__main__":

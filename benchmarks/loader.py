@@ -22,10 +22,10 @@ from torch.utils.data import Dataset
 
 from benchmarks.published import published_batch
 from benchmarks.timing import Row
-from mmnas.data.batching import TrainingSampler
 from mmnas.data.features import NpzFolders, RegionSource
 from mmnas.data.packed import PackedFeatures, region_counts
 from mmnas.data.packing import pack
+from mmnas.data.samplers import TrainingSampler
 from mmnas.engine.loading import BatchLoader, dismiss_workers
 
 IMAGES, QUESTIONS, WIDTH, BATCH, ROUNDS = 640, 2, 2048, 64, 3

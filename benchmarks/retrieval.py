@@ -20,12 +20,12 @@ from torch.optim import Adam
 from benchmarks.networks import WORDS, networks, random_image
 from benchmarks.published import published_batch
 from benchmarks.timing import Row, machine, markdown, matrix_rate, matrix_work, require_close, seconds
-from mmnas.data.batching import collate
+from mmnas.batch import collate
 from mmnas.data.features import Regions
 from mmnas.data.matching import ImageDataset, PairDataset
 from mmnas.data.ragged import Ragged
 from mmnas.engine.distributed import Group
-from mmnas.engine.tools import tools_of
+from mmnas.engine.evaluator import tools_of
 from mmnas.models.pair_scorer import PairScorer
 from mmnas.tasks.base import Task
 from mmnas.tasks.hard_negatives import hard_negatives, token_groups

@@ -17,9 +17,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mmnas.commands.scripts import start_script
-from mmnas.commands.search_comparison import in_words, last_accuracy, search_space_of, write_contestants
-from mmnas.data.demo_world import write_world
+from mmnas.demo.comparison import in_words, last_accuracy, search_space_of, write_contestants
+from mmnas.demo.scripts import start_script
+from mmnas.demo.world import write_world
 from mmnas.genotype import read_genotype
 from mmnas.tasks import task_named
 

@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 from benchmarks.memory import REGIONS, resident_mb, write_data
-from mmnas.commands.scripts import ROOT
-from mmnas.data.demo_world.vectors import write_vectors
 from mmnas.data.packing import pack
+from mmnas.demo.scripts import ROOT
+from mmnas.demo.vectors import write_vectors
 from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint
 
 IMAGE_BYTES = REGIONS * 2048 * 4

@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmnas.batch import Batch
 from mmnas.configs import load_config
-from mmnas.engine.plan import space_of
-from mmnas.models.architecture import Architecture
-from mmnas.models.supernet import Supernet
+from mmnas.search.architecture import Architecture
+from mmnas.search.supernet import Supernet, space_of
 from mmnas.tasks import task_named
-from mmnas.tasks.base import Batch
 
 STEPS = 4
 PATHS = 3

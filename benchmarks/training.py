@@ -3,7 +3,7 @@
     python3 -m benchmarks.training
 
 Size small, fp32, from arrays in memory: collation, forward and, in training, backward, clipping and Adam. Batches
-here hold questions of about as many regions, as the samplers of `mmnas.data.batching` deal them; those timed stand
+here hold questions of about as many regions, as the samplers of `mmnas.data.samplers` deal them; those timed stand
 for all of a window. A published batch costs the same whatever it holds, so that one stands for all.
 """
 
@@ -16,8 +16,9 @@ from torch import nn
 from benchmarks.networks import networks, useful_work, vgd_sample, vqa_lengths, vqa_sample
 from benchmarks.published import Sample, published_batch
 from benchmarks.timing import Row, machine, markdown, matrix_rate, require_close, seconds
-from mmnas.data.batching import WINDOW, collate
-from mmnas.tasks.base import Batch, Task
+from mmnas.batch import Batch, collate
+from mmnas.data.samplers import WINDOW
+from mmnas.tasks.base import Task
 
 TOKENS = 14  # of a published batch
 SCORED = 20_000  # questions that scoring sorts, of which few batches are made

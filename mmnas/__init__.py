@@ -5,17 +5,18 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = ["load"]
+from mmnas.version import __version__
+
+__all__ = ["__version__", "load"]
 
 if TYPE_CHECKING:
-    from mmnas.inference import load
+    from mmnas.predict.loaded import load
 
 
 def __getattr__(name: str) -> Any:
     """Import `load`, and with it torch, only when it is asked for."""
     if name == "load":
-        from mmnas.inference import load
+        from mmnas.predict.loaded import load
 
         return load
     raise AttributeError(f"module 'mmnas' has no attribute '{name}'")

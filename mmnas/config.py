@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmnas.errors import ConfigError
+from mmnas.paths import RunPaths
 from mmnas.typed import build, require_one_of, shown, to_plain
 
 SIZES = ("small", "large", "tiny", "search")
@@ -231,6 +232,11 @@ class Config:
     search: SearchConfig = field(default_factory=SearchConfig)
 
     @property
+    def files(self) -> RunPaths:
+        """Where this run reads and writes its own files."""
+        return RunPaths(self.paths.logs, self.version)
+
+    @property
     def base_lr(self) -> float:
         """The base learning rate of this run's training split."""
         return self.training.split_base_lr.get(self.split, self.training.base_lr)
@@ -243,3 +249,17 @@ class Config:
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
         """Rebuild what `to_dict` gave; raises `ConfigError` naming the key that does not fit."""
         return build(cls, values, "")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag. `target` is a field of `Request`, or a dotted configuration key that it overrides."""
+
+    name: str
+    target: str
+    group: str
+    help: str
+    default: str
+    kind: type = str
+    choices: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()

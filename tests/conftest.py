@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmnas.cli import main
-from mmnas.data.demo_world import write_world
+from mmnas.demo.world import write_world
+from mmnas.run.cli import main
 from mmnas.tasks import task_named
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmnas.batch import Batch
 from mmnas.config import Config, SearchConfig
 from mmnas.configs import load_config
 from mmnas.genotype import Genotype, read_genotype, search_space
 from mmnas.models.published import from_published
-from mmnas.models.supernet import Supernet
+from mmnas.search.supernet import Supernet
 from mmnas.tasks import task_named
-from mmnas.tasks.base import Batch, Task
+from mmnas.tasks.base import Task
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED_GENOTYPES = ("train_vqa", "train_vgd", "train_itm", "mcan")

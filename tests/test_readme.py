@@ -11,7 +11,7 @@ import pytest
 
 import mmnas
 from mmnas.__main__ import main as mmnas_main
-from mmnas.commands.demo import demo
+from mmnas.demo.demos import demo
 from mmnas.tasks import TASKS
 from tests.conftest import ROOT, Workplace
 

@@ -26,8 +26,8 @@ def add(commands) -> None:
 
 def check_data(options: argparse.Namespace) -> int:
     """Print the report; return 0 when training can start, else 1."""
-    from mmnas.cli import parse  # with torch, which would slow down --help
     from mmnas.configs import load_config
+    from mmnas.run.cli import parse  # with torch, which would slow down --help
     from mmnas.tasks import task_named
     from mmnas.tasks.checks import check_data as check
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mmnas.data.demo_world import write_world
+from mmnas.demo.world import write_world
 
 
 def add(commands) -> None:

@@ -2,11 +2,11 @@
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 
-from mmnas.commands.drawing import STREAM_NAMES, save_png, short_name
-from mmnas.commands.search_picture import draw_search
-from mmnas.genotype_history import STREAMS, SearchHistory, entropy, margin, read_history
+from mmnas.paths import RunPaths
+from mmnas.search.drawing import STREAM_NAMES, save_png, short_name
+from mmnas.search.history import STREAMS, SearchHistory, entropy, margin, read_history
+from mmnas.search.picture import draw_search
 
 
 def add(commands) -> None:
@@ -20,9 +20,9 @@ def add(commands) -> None:
 
 def plot_search(options: argparse.Namespace) -> int:
     """Print the table of the last epoch; draw all of them."""
-    stem = Path(options.logs) / "log" / f"search_{options.version}"
-    history = read_history(f"{stem}.json")
-    png = options.png or f"{stem}.png"
+    path = RunPaths(options.logs, options.version).history
+    history = read_history(path)
+    png = options.png or path.with_suffix(".png")
     print("\n".join(_table(history)))
     save_png(draw_search(history, f"search {options.version}"), png)
     print(f"\npicture: {png}")

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmnas.commands.architecture_picture import draw_architecture
-from mmnas.commands.drawing import save_png, short_row
 from mmnas.config import SIZES, Config
 from mmnas.configs import load_config
 from mmnas.genotype import Genotype, read_genotype, read_genotypes
+from mmnas.search.drawing import save_png, short_row
+from mmnas.search.genotype_picture import draw_architecture
 
 if TYPE_CHECKING:
     from mmnas.models.cost import Cost

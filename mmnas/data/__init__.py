@@ -1,1 +1,1 @@
-"""Readers of the published file formats, batching, and the demo world."""
+"""Readers of the published file formats, and samplers."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mmnas.data.batching import collate
+from mmnas.batch import collate
 from mmnas.data.features import RegionSource
 from mmnas.data.packed import region_counts
 from mmnas.data.ragged import Ragged

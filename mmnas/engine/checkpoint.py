@@ -22,12 +22,13 @@ from torch import Tensor, nn
 
 from mmnas.config import Config
 from mmnas.engine.checkpoint_values import check_types, plain_values, unusable
-from mmnas.engine.failures import explained
+from mmnas.engine.stopping import explained
 from mmnas.errors import CheckpointError, ConfigError
 from mmnas.files import PathLike, replacing
 from mmnas.genotype import Genotype
 from mmnas.models.published import from_published
 from mmnas.typed import shown
+from mmnas.version import __version__
 
 Network = TypeVar("Network", bound=nn.Module)
 FORMAT = "mmnas checkpoint 1"
@@ -72,8 +73,6 @@ class PublishedWeights:
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
-    from mmnas import __version__
-
     return {
         "mmnas": __version__,
         "torch": str(torch.__version__),  # a subclass of str, which weights_only refuses

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from mmnas.engine.failures import LostProcess
+from mmnas.engine.stopping import LostProcess
 from mmnas.errors import ConfigError, MMNasError, one_line
 
 GRACE = 3.0  # seconds that processes have to end by themselves once one of them has

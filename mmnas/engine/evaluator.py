@@ -1,17 +1,19 @@
 """Scoring a split: every sample exactly once, over however many processes there are."""
 
 import logging
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mmnas.data.batching import EvaluationSampler
+from mmnas.batch import Batch
+from mmnas.data.samplers import EvaluationSampler
 from mmnas.engine.distributed import Group
 from mmnas.engine.loading import BatchLoader, lengths_of
 from mmnas.engine.logging import progress
-from mmnas.engine.tools import tools_of
-from mmnas.tasks.base import Result, Task
+from mmnas.tasks.base import Result, SizedDataset, Task, Tools
 
 log = logging.getLogger(__name__)
 
@@ -40,3 +42,13 @@ class Evaluator:
         ):
             batches = progress(self.loader, self.split, self.group.rank, leave=False)
             return self.task.evaluate(network, batches, self.split, tools_of(self.group, training.workers))
+
+
+def tools_of(group: Group, workers: int) -> Tools:
+    """Return the tools of a process in its group; `workers` load its batches."""
+
+    def load(dataset: SizedDataset, batches: Sequence[list[int]], title: str) -> Iterator[Batch]:
+        loader: Iterable[Batch] = BatchLoader(dataset, batches, workers, group.device)
+        yield from progress(loader, title, group.rank, total=len(batches), leave=False)
+
+    return Tools(group.rank, group.size, group.gather, partial(progress, rank=group.rank), load)

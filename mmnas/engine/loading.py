@@ -3,6 +3,7 @@
 An error in a worker travels as a value, since torch would wrap its message in a traceback.
 """
 
+import logging
 import signal
 import time
 import weakref
@@ -15,11 +16,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from mmnas.data.batching import collate
+from mmnas.batch import collate
 from mmnas.errors import DataError, MMNasError, one_line
 from mmnas.tasks.base import SizedDataset
 
+SAMPLES = 16  # read before the first step
 MOST_TOKENS = 2**20  # so that tokens only order samples of as many regions
+log = logging.getLogger(__name__)
+
 _LOADERS: "weakref.WeakSet[BatchLoader]" = weakref.WeakSet()
 
 
@@ -115,3 +119,17 @@ def _leave_signals_to_parent(_: int) -> None:
     """Let the training process alone decide: a signal to the whole group must not take its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def look_at(dataset: Any) -> None:
+    """Read some samples of a map-style data set, from the first to the last, as training does, and log their sizes.
+
+    Raises `DataError` naming the first damaged file. `check-data --full` reads everything.
+    """
+    indices = np.unique(np.linspace(0, len(dataset) - 1, SAMPLES).astype(int)).tolist()
+    batch = getattr(dataset, "collate", collate)([dataset[index] for index in indices])
+    regions, tokens = (batch[mask].sum(dim=1) for mask in ("region_mask", "token_mask"))
+    log.info(
+        "%d of %d training samples read: %d to %d regions, %d to %d tokens",
+        len(indices), len(dataset), regions.min(), regions.max(), tokens.min(), tokens.max(),
+    )  # fmt: skip

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmnas.batch import Batch
 from mmnas.config import Config
-from mmnas.data.batching import TrainingSampler
+from mmnas.data.samplers import TrainingSampler
 from mmnas.engine.checkpoint import (
     Checkpoint,
     best_epoch,
@@ -28,16 +29,15 @@ from mmnas.engine.checkpoint import (
 )
 from mmnas.engine.checkpoint_values import unusable
 from mmnas.engine.distributed import Group
-from mmnas.engine.interrupt import InterruptedRun, StopSignal
+from mmnas.engine.evaluator import tools_of
 from mmnas.engine.loading import BatchLoader, lengths_of
 from mmnas.engine.logging import Scalars, progress
-from mmnas.engine.optimizer import optimizer_of, restore_optimizer
-from mmnas.engine.schedule import schedule_of
-from mmnas.engine.tools import tools_of
+from mmnas.engine.optimizer import optimizer_of, restore_optimizer, schedule_of
+from mmnas.engine.stopping import InterruptedRun, StopSignal
 from mmnas.errors import CheckpointError, DataError
 from mmnas.genotype import Genotype
 from mmnas.models.network import MMNasNet
-from mmnas.tasks.base import Batch, SizedDataset, Task
+from mmnas.tasks.base import SizedDataset, Task
 
 log = logging.getLogger(__name__)
 

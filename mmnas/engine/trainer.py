@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mmnas.batch import Batch
 from mmnas.config import Config
 from mmnas.engine.distributed import Group
 from mmnas.engine.evaluator import Evaluator
@@ -16,7 +17,7 @@ from mmnas.engine.logging import Scalars
 from mmnas.engine.loop import EpochLoop
 from mmnas.genotype import Genotype
 from mmnas.models.network import MMNasNet
-from mmnas.tasks.base import Batch, Task
+from mmnas.tasks.base import Task
 
 log = logging.getLogger(__name__)
 

@@ -2,18 +2,6 @@
 
 A task knows its files, its head, its loss and its score. Trainer, searcher and evaluator know none of
 them: they see a `Task`, its data sets and batches.
-
-A batch is a dict of named tensors (B samples, N regions, T tokens, D feature size; masks true where valid):
-
-    features (B, N, D) float32     region_mask (B, N) bool
-    boxes (B, N, 4) float32        xyxy pixels, zero where padded
-    image_sizes (B, 2) float32     height, width in pixels
-    tokens (B, T) int64            token_mask (B, T) bool; padded with id 0
-    index (B,) int64               the sample's place in its data set
-
-and the task's own targets; those named `region_...` are (B, N, ...) and padded as the regions are.
-A batch for matching holds each image and caption once; `image_rows` and `caption_rows` (B, 2) then say which
-rows are a sample's own and which its negative.
 """
 
 from abc import ABC, abstractmethod
@@ -26,13 +14,12 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from mmnas.config import Config
+from mmnas.batch import Batch
+from mmnas.config import Config, Flag
 from mmnas.errors import CheckpointError, DataError
-from mmnas.flags import Flag
 from mmnas.genotype import Genotype
 from mmnas.models.network import MMNasNet
 
-Batch = dict[str, Tensor]
 Record = dict[str, Any]
 Gather = Callable[[list[Any]], list[Any]]
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmnas.batch import Batch
 from mmnas.boxes import pairwise_iou
 from mmnas.boxes.geometry import encode_boxes, normalise_offsets
 from mmnas.metrics.grounding import CORRECT_IOU
-from mmnas.tasks.base import Batch
 
 LOSSES = ("kld", "bce")
 # Of the score loss and of the box loss in the total.

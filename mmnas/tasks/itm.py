@@ -13,20 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmnas.config import Config
+from mmnas.batch import Batch
+from mmnas.config import Config, Flag
 from mmnas.data import scan_precomp
 from mmnas.data.features import require_images
 from mmnas.data.matching import ImageDataset, PairDataset
 from mmnas.data.ragged import Ragged
 from mmnas.data.scan_precomp import Captions
 from mmnas.errors import CheckpointError, ConfigError, DataError
-from mmnas.flags import Flag
 from mmnas.genotype import Genotype
 from mmnas.metrics.retrieval import FOLDS, RECALLS, folds, mean_figures, retrieval_figures, rsum
 from mmnas.models.heads import FusionHead
 from mmnas.models.network import MMNasNet
 from mmnas.models.pair_scorer import PairScorer
-from mmnas.tasks.base import Batch, Record, Result, Task, Tools, weight_share
+from mmnas.tasks.base import Record, Result, Task, Tools, weight_share
 from mmnas.tasks.hard_negatives import hard_negatives, random_negatives
 from mmnas.tasks.network import head_sizes, network_of
 from mmnas.tasks.retrieval import best_lists, score_images

@@ -1,7 +1,6 @@
 """From a configuration to a network: the one place where a `Config` meets the modules' keyword arguments."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -35,7 +34,7 @@ def network_of(
     model, paths = config.model, config.paths
     vectors = None
     if pretrained_words:
-        vectors = word_vectors(words, paths.word_vectors, Path(paths.logs) / "cache", search=paths.data)
+        vectors = word_vectors(words, paths.word_vectors, config.files.cache, search=paths.data)
     return build_network(
         genotype=genotype,
         head=head,

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmnas.batch import Batch
 from mmnas.data.ragged import Ragged
 from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE, Captions
 from mmnas.models.pair_scorer import ImageStates, PairScorer
-from mmnas.tasks.base import Batch, Record, Tools
+from mmnas.tasks.base import Record, Tools
 from mmnas.tasks.hard_negatives import token_groups
 
 # How many captions of an image, and images of a caption, a result lists.

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from mmnas.batch import Batch
 from mmnas.boxes import nms
 from mmnas.boxes.geometry import clip_boxes, decode_boxes, paired_iou, unnormalise_offsets
-from mmnas.config import Config, ModelConfig
+from mmnas.config import Config, Flag, ModelConfig
 from mmnas.data import refs
 from mmnas.data.features import RegionSource, require_images
 from mmnas.data.packed import region_counts
@@ -22,12 +23,11 @@ from mmnas.data.ragged import Ragged
 from mmnas.data.refs import Expression
 from mmnas.data.refs_features import KINDS, feature_width, grounding_features
 from mmnas.errors import ConfigError
-from mmnas.flags import Flag
 from mmnas.genotype import Genotype
 from mmnas.metrics.grounding import grounding_accuracy, proposal_quality
 from mmnas.models.heads import GroundingHead
 from mmnas.models.network import MMNasNet
-from mmnas.tasks.base import Batch, Record, Result, Task
+from mmnas.tasks.base import Record, Result, Task
 from mmnas.tasks.grounding_loss import LOSSES, grounding_loss, grounding_targets, loss_totals
 from mmnas.tasks.network import head_sizes, network_of
 from mmnas.text.vocabulary import Vocabulary

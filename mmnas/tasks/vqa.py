@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmnas.batch import Batch
 from mmnas.config import Config
 from mmnas.data import vqa_json
 from mmnas.data.features import RegionSource, require_images
@@ -24,7 +25,7 @@ from mmnas.genotype import Genotype
 from mmnas.metrics.vqa_accuracy import FORMS, vqa_accuracy
 from mmnas.models.heads import FusionHead
 from mmnas.models.network import MMNasNet
-from mmnas.tasks.base import Batch, Record, Result, Task
+from mmnas.tasks.base import Record, Result, Task
 from mmnas.tasks.network import head_sizes, network_of
 from mmnas.tasks.submission import check_submission
 from mmnas.text.tokenizer import tokenize

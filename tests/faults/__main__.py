@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mmnas.data.demo_world import write_world
+from mmnas.demo.world import write_world
 from mmnas.tasks import TASKS
 from tests.conftest import Workplace
 from tests.faults.rounds import kill_learning, kill_packing

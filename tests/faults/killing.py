@@ -17,7 +17,7 @@ from mmnas.tasks import TASKS, task_named
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    ["torch._dynamo", "torch.utils.tensorboard", "pytest", "mmnas.__main__", "mmnas.cli", "mmnas.data.packing"]
+    ["torch._dynamo", "torch.utils.tensorboard", "pytest", "mmnas.__main__", "mmnas.run.cli", "mmnas.data.packing"]
     + [path.split(":")[0] for path in TASKS.values()]
 )
 OUTPUT = "output.txt"
@@ -37,7 +37,8 @@ def _call(command: str, flags: list[str], folder: str) -> None:
     import torch
     from tqdm import tqdm
 
-    from mmnas import __main__, cli
+    from mmnas import __main__
+    from mmnas.run import cli
 
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a kill would leave to the server

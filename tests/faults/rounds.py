@@ -16,7 +16,7 @@ import torch
 from mmnas.data.packed import PackedFeatures
 from mmnas.data.packing import verify
 from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint
-from mmnas.engine.lock import NAME
+from mmnas.run.lock import NAME
 from tests.conftest import Workplace
 from tests.data.packing_images import SIZE, write_images
 from tests.faults.killing import Moment, after, in_save, killed_and_resumed, on_growth, start, unfinished

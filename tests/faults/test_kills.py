@@ -5,7 +5,7 @@ More than fifty kills in all; `python -m tests.faults --rounds N` makes more.
 
 import pytest
 
-from mmnas.data.demo_world import write_world
+from mmnas.demo.world import write_world
 from mmnas.files import remove_temporaries, replacing
 from tests.conftest import Workplace
 from tests.faults.rounds import kill_learning, kill_packing

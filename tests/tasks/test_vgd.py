@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmnas.batch import collate
 from mmnas.boxes.geometry import encode_boxes, normalise_offsets
 from mmnas.configs import load_config
-from mmnas.data.batching import collate
 from mmnas.data.features import Regions
 from mmnas.data.refs import Expression
 from mmnas.errors import ConfigError

@@ -57,7 +57,7 @@ class Report:
         paths = config.paths
         self.count("words in the vocabulary", len(words))
         with self.going_on():
-            vectors = word_vectors(words, paths.word_vectors, Path(paths.logs) / "cache", search=paths.data)
+            vectors = word_vectors(words, paths.word_vectors, config.files.cache, search=paths.data)
             self.share("words without a vector", int((~vectors.any(axis=1)).sum()), len(words))
 
     def verdict(self) -> bool:

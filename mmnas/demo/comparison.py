@@ -1,0 +1,58 @@
+"""What a searched genotype is worth: trained beside MCAN's pattern and random ones, all alike."""
+
+from pathlib import Path
+
+import numpy as np
+
+from mmnas.configs import load_config
+from mmnas.engine.checkpoint import Checkpoint, checkpoints_in, load_checkpoint
+from mmnas.genotype import Genotype, read_genotype, write_genotypes
+from mmnas.paths import RunPaths
+from mmnas.search.drawing import short_row
+from mmnas.search.supernet import space_of
+
+# MCAN's blocks (Yu et al., CVPR 2019), repeated to the depth of the search space.
+MCAN = (("self_att_64", "feed_forward"), ("self_att_64", "guided_att_64", "feed_forward"))
+
+
+def search_space_of(task: str) -> Genotype:
+    """Return the search space of a task's tiny supernet."""
+    return space_of(load_config(task, "tiny", split="train", version="space"))
+
+
+def mcan(space: Genotype) -> Genotype:
+    """Return MCAN's pattern at the depth of `space`."""
+    encoder, decoder = MCAN
+    return Genotype(
+        tuple((encoder[block % len(encoder)],) for block in range(len(space.encoder))),
+        tuple((decoder[block % len(decoder)],) for block in range(len(space.decoder))),
+    )
+
+
+def random_genotypes(space: Genotype, count: int, seed: int) -> list[Genotype]:
+    """Draw paths through `space`, every candidate as likely as the others."""
+    rng = np.random.default_rng(seed)
+    rows = (*space.encoder, *space.decoder)
+    return [space.take([int(rng.integers(len(row))) for row in rows]) for _ in range(count)]
+
+
+def write_contestants(path: Path, found: Path, space: Genotype, randoms: int, seed: int) -> list[str]:
+    """Write the newest genotype of the file `found`, MCAN's and random ones as the epochs of a genotype file.
+
+    Returns the name of each epoch, in order.
+    """
+    contestants = [read_genotype(found), mcan(space), *random_genotypes(space, randoms, seed)]
+    write_genotypes(path, dict(enumerate(contestants)))
+    return ["searched", "MCAN", *(f"random {number}" for number in range(1, randoms + 1))]
+
+
+def last_accuracy(logs: Path, version: str, headline: str) -> float:
+    """Return the val figure after the last epoch of a run, in percent."""
+    checkpoint = load_checkpoint(checkpoints_in(RunPaths(logs, version).checkpoints)[-1])
+    assert isinstance(checkpoint, Checkpoint)
+    return float(checkpoint.history[-1]["metrics"][headline])
+
+
+def in_words(genotype: Genotype) -> str:
+    """Return the operations of a genotype in one line."""
+    return " | ".join(" ".join(map(short_row, rows)) for rows in (genotype.encoder, genotype.decoder))

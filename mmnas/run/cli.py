@@ -1,0 +1,119 @@
+"""The flags that all three scripts share: parsed, checked, and handed on as one request."""
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from mmnas.config import Flag
+from mmnas.errors import ConfigError, MMNasError, one_line
+from mmnas.run.flags import flags_of
+from mmnas.run.plan import LEARNING, Request, default_size
+from mmnas.run.session import start
+from mmnas.tasks.base import Task
+from mmnas.typed import nearest
+
+
+def main(task: type[Task], arguments: Sequence[str] | None = None) -> int:
+    """Run a task's script; return its exit code: 0, 2 after a user's error, 128 + n after signal n."""
+    try:
+        return start(task, parse(task, sys.argv[1:] if arguments is None else arguments))
+    except (MMNasError, OSError) as exception:
+        sys.stderr.write(f"error: {one_line(exception)}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 130
+
+
+class _Formatter(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=110)
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return str(action.metavar or default_metavar)  # without the brackets of an optional value
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise ConfigError(f"{message}; --help lists the flags")
+
+
+def parse(task: type[Task], arguments: Sequence[str]) -> Request:
+    """Turn the command line into a `Request`. Raises one `ConfigError` that names every mistake."""
+    flags = flags_of(task)
+    given, unknown = _parser(task, flags).parse_known_args(arguments)
+    names = [name for flag in flags for name in (flag.name, *flag.aliases)]
+    errors = [f"unknown flag {word}; {nearest(word.split('=')[0], names)}" for word in unknown]
+    values = {}
+    for flag in flags:
+        text = getattr(given, flag.name[2:])
+        if text is not None:
+            try:
+                values[flag] = _value(flag, text)
+            except ConfigError as exception:
+                errors.append(str(exception))
+        elif flag.default == "required":
+            errors.append(f"{flag.name} is missing: one of {', '.join(flag.choices)}")
+    if errors:
+        raise ConfigError("; ".join(errors))
+    return _request(values, task)
+
+
+def _parser(task: type[Task], flags: Sequence[Flag]) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"train_{task.name}.py",
+        usage=f"python3 train_{task.name}.py --RUN=train|val|test|search [flags]",
+        description=task.__doc__,
+        allow_abbrev=False,
+        formatter_class=_Formatter,
+    )
+    groups = {name: parser.add_argument_group(name) for name in dict.fromkeys(flag.group for flag in flags)}
+    for flag in flags:
+        groups[flag.group].add_argument(
+            flag.name,
+            *flag.aliases,
+            nargs="?",  # argparse would stop at the first flag without a value; all mistakes are to be named
+            const="true" if flag.kind is bool else "",
+            metavar="|".join(flag.choices) or {int: "N", str: "TEXT", bool: "true|false"}[flag.kind],
+            help=f"{flag.help} (default: {flag.default})".replace("%", "%%"),
+        )
+    return parser
+
+
+def _value(flag: Flag, text: str) -> Any:
+    """Convert a flag's text, or raise `ConfigError` naming the valid ones."""
+    if not text.strip():
+        raise ConfigError(f"{flag.name} is given without a value")
+    if flag.choices and text not in flag.choices:
+        raise ConfigError(f"{flag.name}={text} is unknown; {nearest(text, flag.choices)}")
+    if flag.kind is int:
+        if not re.fullmatch(r"-?\d{1,18}", text):
+            raise ConfigError(f"{flag.name}={text} is no whole number")
+        return int(text)
+    if flag.kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"{flag.name}={text} is neither true nor false")
+        return text.lower() == "true"
+    return text
+
+
+def _request(values: dict[Flag, Any], task: type[Task]) -> Request:
+    fields = {flag.target: value for flag, value in values.items() if "." not in flag.target}
+    overrides = {flag.target: value for flag, value in values.items() if "." in flag.target}
+    if fields["run"] not in LEARNING and "training.batch_size" in overrides:
+        overrides["training.eval_batch_size"] = overrides.pop("training.batch_size")
+    version = fields.get("version", "")
+    if version and not re.fullmatch(r"\w[\w.+=@-]{0,99}", version):
+        raise ConfigError(
+            f"--VERSION={version!r} becomes part of file names: use up to 100 letters, digits and . _ + = @ -"
+        )
+    size = fields.get("size", default_size(fields["run"]))
+    return Request(
+        **fields,
+        overrides=overrides,
+        flags={flag.target: flag.name for flag in values},
+        default_version=f"{task.name}_{size}_{time.strftime('%Y%m%d_%H%M%S')}",
+    )

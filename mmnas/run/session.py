@@ -1,0 +1,126 @@
+"""One run from a settled plan to its files: train, or score a split and write the result."""
+
+import contextlib
+import dataclasses
+import logging
+from functools import partial
+
+import torch
+
+from mmnas.engine.checkpoint import Checkpoint, network_with
+from mmnas.engine.distributed import Group, launch
+from mmnas.engine.evaluator import Evaluator
+from mmnas.engine.loading import dismiss_workers, look_at
+from mmnas.engine.logging import Scalars, start_logging
+from mmnas.engine.stopping import InterruptedRun, explained
+from mmnas.engine.trainer import Trainer
+from mmnas.errors import MMNasError
+from mmnas.models.network import MMNasNet
+from mmnas.run.lock import locked
+from mmnas.run.plan import Plan, Request, check_folder, make_plan
+from mmnas.run.results import write_result
+from mmnas.search.searcher import Searcher
+from mmnas.tasks.base import Task
+
+log = logging.getLogger(__name__)
+
+# What learns, by the value of --RUN.
+LOOPS = {"train": Trainer, "search": Searcher}
+
+
+def start(task: type[Task], request: Request) -> int:
+    """Carry out a request in as many processes as it names devices; return the exit code."""
+    make_plan(task, request)  # what is wrong with the flags is said once, before any process starts
+    return launch(_run, request.devices, task, request)
+
+
+def _run(group: Group, task_class: type[Task], request: Request) -> int:
+    """Run in one process of the group."""
+    request = dataclasses.replace(request, default_version=group.from_first(request.default_version))
+    try:
+        plan = make_plan(task_class, request)
+        with locked(plan.folder) if plan.run in LOOPS and group.rank == 0 else contextlib.nullcontext():
+            check_folder(plan)  # again, now that no other run can write into it
+            _carry_out(plan, task_class, group)
+    except InterruptedRun as exception:
+        log.info("%s", exception)
+        group.barrier()  # no process ends, and has the others ended, before all is said
+        return exception.exit_code
+    except (MMNasError, OSError) as exception:
+        log.debug("error: %s", exception)  # for the log file; whoever started the run says it on the terminal
+        raise
+    except RuntimeError as exception:
+        told = explained(exception)
+        if told is None:
+            raise
+        log.debug("error: %s", told)
+        raise told from None
+    finally:
+        dismiss_workers()
+    return 0
+
+
+def _carry_out(plan: Plan, task_class: type[Task], group: Group) -> None:
+    start_logging(group.rank, plan.config.files.log)
+    _announce(plan, group)
+    task = task_class(plan.config)
+    model = prepare(task, plan).to(group.device)
+    if plan.run in LOOPS:
+        _learn(task, model, plan, group)
+    else:
+        _evaluate(task, model, plan, group)
+
+
+def prepare(task: Task, plan: Plan) -> MMNasNet:
+    """Settle the vocabularies, build the network, load its weights."""
+    torch.manual_seed(plan.config.training.seed)
+    if isinstance(plan.checkpoint, Checkpoint):
+        task.use_vocabularies(plan.checkpoint.vocabularies)
+    else:
+        task.vocabularies = task.build_vocabularies()
+    if plan.checkpoint is None or plan.checkpoint_path is None:
+        return task.build_model(plan.genotype, pretrained_words=True)
+    build = partial(task.build_model, plan.genotype, pretrained_words=False)
+    return network_with(build, plan.checkpoint, plan.checkpoint_path)
+
+
+def _announce(plan: Plan, group: Group) -> None:
+    config = plan.config
+    processes = f"{group.size} processes" if group.size > 1 else "one process"
+    source = f" from {plan.checkpoint_path}" if plan.checkpoint_path else ""
+    log.info(
+        "%s %s, size %s, version %s%s; %s on %s",
+        plan.run, config.task, config.size, config.version, source, processes, group.device.type,
+    )  # fmt: skip
+    log.debug("configuration: %s", config.to_dict())
+
+
+def _learn(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
+    loop = LOOPS[plan.run](task, model, plan.genotype, group, plan.folder, plan.keep_all)
+    log.info(
+        "%d training samples, %d steps per epoch; %s",
+        loop.sampler.size,
+        len(loop.sampler),
+        ", ".join(f"{len(words)} {name}" for name, words in task.vocabularies.items()),
+    )
+    if isinstance(plan.checkpoint, Checkpoint) and plan.checkpoint_path is not None:
+        if plan.resume:
+            loop.restore(plan.checkpoint, plan.checkpoint_path)
+        else:
+            loop.seen_splits += plan.checkpoint.seen_splits
+    look_at(loop.dataset)
+    scalars = Scalars(plan.config.files.events, group.rank)
+    try:
+        loop.fit(scalars)
+    finally:
+        scalars.close()
+
+
+def _evaluate(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
+    for split in task.splits_of(plan.run):
+        evaluator = Evaluator(task, split, group)
+        result = evaluator.run(model)
+        if group.rank == 0:
+            path = write_result(result, task, plan, split, evaluator.samples, group.size)
+            task.check_result(path, split)
+        group.barrier()

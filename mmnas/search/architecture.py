@@ -1,0 +1,108 @@
+"""Architecture parameters: alpha, one vector per block, and how they are drawn from and learnt.
+
+Paths are drawn from softmax(alpha). Gradients come from binary gates, as in ProxylessNAS (Cai et al., ICLR 2019,
+section 3.2). Alphas are few, and stay on the CPU, so that drawing a path never waits for a device.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmnas.genotype import Genotype
+from mmnas.search.supernet import Gates
+
+# What `prior` starts from, repeated over the blocks (SPEC: the pattern of MCAN, with RSA for its SA).
+ENCODER_PATTERN = ("self_att_64", "feed_forward")
+DECODER_PATTERN = ("rel_self_att_64", "guided_att_64", "feed_forward")
+NOISE = 1e-3  # standard deviation of the `normal` start
+
+
+class Architecture(nn.Module):
+    """The alphas of every block of a search space, encoder blocks first."""
+
+    def __init__(self, space: Genotype, start: str, seed: int) -> None:
+        super().__init__()
+        self.space = space
+        alphas = initial_alphas(space, start, seed)
+        self.alphas = nn.ParameterList(nn.Parameter(alpha) for alpha in alphas)
+
+    def probabilities(self) -> list[np.ndarray]:
+        """Return softmax(alpha) of every block, float64."""
+        return [alpha.detach().double().softmax(0).numpy() for alpha in self.alphas]
+
+    def best_path(self) -> list[int]:
+        """Return the most probable candidate of every block, the first among equals."""
+        return [int(alpha.detach().argmax()) for alpha in self.alphas]
+
+    def genotype(self) -> Genotype:
+        """Return the genotype of the best path."""
+        return self.space.take(self.best_path())
+
+    def draw(self, rng: np.random.Generator) -> list[int]:
+        """Draw a path: one candidate per block, from softmax(alpha)."""
+        return [int(rng.choice(len(p), p=p)) for p in self.probabilities()]
+
+    def draw_gates(self, rng: np.random.Generator, mode: str, device: torch.device) -> list[Gates]:
+        """Draw the active candidate of every block and its inactive ones.
+
+        `full` takes all others, `two` draws two candidates and then one of them by the softmax over the two.
+        """
+        gates = []
+        for p in self.probabilities():
+            drawn = np.arange(len(p)) if mode == "full" else rng.choice(len(p), min(2, len(p)), replace=False, p=p)
+            active = int(rng.choice(drawn, p=p[drawn] / p[drawn].sum()))
+            values = torch.zeros(len(p), device=device)
+            values[active] = 1.0
+            others = tuple(int(index) for index in drawn if index != active)
+            gates.append(Gates(values.requires_grad_(), active, others))
+        return gates
+
+    def set_gradients(self, gates: Sequence[Gates], gate_gradients: Sequence[Tensor]) -> None:
+        """Turn the loss's gradients by the gates, on the CPU, into those by the alphas."""
+        for alpha, gate, gradient in zip(self.alphas, gates, gate_gradients, strict=True):
+            drawn = torch.tensor(sorted((gate.active, *gate.inactive)))
+            alpha.grad = torch.zeros_like(alpha)
+            alpha.grad[drawn] = alpha_gradient(alpha.detach()[drawn], gradient[drawn])
+
+    def step(self, optimizer: torch.optim.Optimizer, gates: Sequence[Gates], mode: str) -> None:
+        """Let the optimiser step; in mode `two` the drawn alphas are shifted to keep their summed exponentials."""
+        before = [alpha.detach().clone() for alpha in self.alphas]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if mode == "two":
+            for alpha, old, gate in zip(self.alphas, before, gates, strict=True):
+                _keep_share(alpha.data, old, [gate.active, *gate.inactive])
+
+
+def initial_alphas(space: Genotype, start: str, seed: int) -> list[Tensor]:
+    """Return the alphas that a search starts from, float32.
+
+    `prior`: +1 on the block's operation of the pattern, -1 elsewhere; a block whose candidates lack it starts
+    uniform. `uniform`: zeros. `normal`: small noise of `seed`.
+    """
+    if start == "prior":
+        streams = ((space.encoder, ENCODER_PATTERN), (space.decoder, DECODER_PATTERN))
+        return [
+            torch.tensor([1.0 if name == pattern[block % len(pattern)] else -1.0 for name in row])
+            for rows, pattern in streams
+            for block, row in enumerate(rows)
+        ]
+    rows = (*space.encoder, *space.decoder)
+    if start == "uniform":
+        return [torch.zeros(len(row)) for row in rows]
+    generator = torch.Generator().manual_seed(seed)
+    return [NOISE * torch.randn(len(row), generator=generator) for row in rows]
+
+
+def alpha_gradient(alpha: Tensor, gate_gradient: Tensor) -> Tensor:
+    """Return d alpha_i = sum_j g_j p_j ([i = j] - p_i), with g the gates' gradients and p = softmax(alpha)."""
+    p = alpha.softmax(0)
+    return p * (gate_gradient - (gate_gradient * p).sum())
+
+
+def _keep_share(alpha: Tensor, before: Tensor, drawn: Sequence[int]) -> None:
+    """Shift `alpha[drawn]` so that its summed exponentials are those of `before[drawn]`."""
+    index = torch.tensor(drawn)
+    alpha[index] += before[index].logsumexp(0) - alpha[index].logsumexp(0)

@@ -1,0 +1,198 @@
+"""Searching a task's architecture (paper section 3.4): weights and architecture parameters in turn.
+
+Weights learn from one part of the training split, by one path per step; architecture parameters from the other
+part, by binary gates. All random choices follow from (seed, step) and are the same in every process.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmnas.batch import Batch
+from mmnas.engine.checkpoint import Checkpoint
+from mmnas.engine.distributed import Group
+from mmnas.engine.logging import Scalars
+from mmnas.engine.loop import EpochLoop
+from mmnas.engine.optimizer import restore_optimizer
+from mmnas.errors import CheckpointError, MMNasError
+from mmnas.genotype import Genotype, write_genotypes
+from mmnas.models.network import MMNasNet
+from mmnas.search.architecture import Architecture
+from mmnas.search.history import SearchEpoch, SearchHistory, entropy, margin, write_history
+from mmnas.search.supernet import Supernet
+from mmnas.tasks.base import Task
+
+log = logging.getLogger(__name__)
+
+# What a seed is for, beside the seed itself and the step.
+WEIGHT_PATH, GATES, GATED_STEP = 1, 2, 3
+
+
+class Searcher(EpochLoop):
+    """Finds the genotype of a task within a search space, and writes it after every epoch."""
+
+    run = "search"
+
+    def __init__(
+        self, task: Task, model: MMNasNet, space: Genotype, group: Group, folder: Path, keep_all: bool
+    ) -> None:
+        self.supernet = Supernet(model, space)
+        weights, held_out = task.search_sets()
+        super().__init__(task, model, space, group, folder, keep_all, weights)
+        search = self.config.search
+        self.architecture = Architecture(space, search.alpha_init, self.config.training.seed)
+        self.alpha_optimizer = torch.optim.Adam(
+            self.architecture.parameters(), lr=search.alpha_lr, betas=search.alpha_betas
+        )
+        self.alpha_loader, self.alpha_sampler = self._load(held_out)
+        self._alpha_batches: Iterator[Batch] | None = None
+        log.info("architecture parameters learn from %d further samples", self.alpha_sampler.size)
+
+    def restore(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Take up where `checkpoint` stopped; its weights are loaded already."""
+        super().restore(checkpoint, path)
+        try:
+            self.architecture.load_state_dict(checkpoint.search["alphas"])
+        except (KeyError, TypeError, RuntimeError):
+            raise CheckpointError(f"{path}: its architecture parameters do not fit the search space") from None
+        restore_optimizer(self.alpha_optimizer, checkpoint.search.get("optimizer", {}), path)
+
+    def _checkpoint(self) -> Checkpoint:
+        checkpoint = super()._checkpoint()
+        checkpoint.search = {
+            "alphas": self.architecture.state_dict(),
+            "optimizer": self.alpha_optimizer.state_dict(),
+        }
+        return checkpoint
+
+    def _network(self) -> MMNasNet:
+        return self.supernet.network(self.architecture.best_path())
+
+    def _take_step(self, batch: Batch, number: int, rate: float) -> Tensor:
+        """Move the weights of one path; then, when it is due, the architecture parameters."""
+        self._seed_step(number)
+        path = self.architecture.draw(self._rng(WEIGHT_PATH, number))
+        loss = self._backward(self.supernet.network(path), batch)
+        self.group.average([weight.grad for weight in self.model.parameters() if weight.grad is not None])
+        norm = self._move_weights(rate)
+        if self._architecture_steps(number + 1) > self._architecture_steps(number):
+            self._architecture_step(number)
+        return torch.stack([loss, norm])
+
+    def _rng(self, purpose: int, number: int) -> np.random.Generator:
+        return np.random.default_rng((self.config.training.seed, purpose, number))
+
+    def _architecture_steps(self, weight_steps: int) -> int:
+        """Return how many architecture steps belong to so many weight steps of the whole search."""
+        search = self.config.search
+        return max(0, weight_steps - search.alpha_start * len(self.sampler)) // search.alpha_every
+
+    def _architecture_step(self, number: int) -> None:
+        """Move the alphas by the gradients of the gates on a batch of the held-out part."""
+        batch = self._alpha_batch(self._architecture_steps(number))
+        self._seed_step(number, GATED_STEP)
+        mode = self.config.search.alpha_mode
+        gates = self.architecture.draw_gates(self._rng(GATES, number), mode, self.group.device)
+        with self._autocast():
+            loss = self.task.loss(self.supernet.gated(gates), self.task.with_totals(batch))["total"]
+        gradients = list(torch.autograd.grad(loss, [gate.values for gate in gates]))
+        self.group.average(gradients)
+        gradients = [gradient.cpu() for gradient in gradients]
+        if not torch.cat(gradients).isfinite().all():
+            self._refuse_to_go_on(self.step + 1)
+        self.architecture.set_gradients(gates, gradients)
+        self.architecture.step(self.alpha_optimizer, gates, mode)
+
+    def _prepare_epoch(self) -> None:
+        super()._prepare_epoch()
+        self._alpha_batches = None  # workers may have read ahead what the task has prepared anew
+
+    def _alpha_batch(self, number: int) -> Batch:
+        """Return batch `number` of the held-out part, whose epochs follow each other without end."""
+        if self._alpha_batches is None:
+            self._alpha_batches = self._endless(number)
+        return next(self._alpha_batches)
+
+    def _endless(self, number: int) -> Iterator[Batch]:
+        epoch, first = divmod(number, len(self.alpha_sampler))
+        while True:
+            self.alpha_sampler.start(epoch, first)
+            yield from self.alpha_loader
+            epoch, first = epoch + 1, 0
+
+    def _unfinished(self) -> bool:
+        patience = self.config.search.patience
+        return super()._unfinished() and not (patience and _standing(self.history) >= patience)
+
+    def _notes(self) -> dict[str, Any]:
+        """Return what the epoch has found: genotype, probabilities, how far they have changed."""
+        self._require_equal_alphas()
+        genotype = self.architecture.genotype()
+        start: dict[str, Any] = {"genotype": genotype.to_dict(), "unchanged_epochs": 0}
+        before = self.history[-1] if self.history else start
+        changed = _differences(genotype, Genotype.from_dict(before["genotype"]))
+        return {
+            "metrics": {},
+            "architecture_steps": self._architecture_steps((self.epoch + 1) * len(self.sampler)),
+            "changed": changed,
+            "unchanged_epochs": 1 if changed else before["unchanged_epochs"] + 1,
+            "genotype": genotype.to_dict(),
+            "probabilities": [p.tolist() for p in self.architecture.probabilities()],
+        }
+
+    def _require_equal_alphas(self) -> None:
+        """Raise `MMNasError` unless every process holds the same alphas, which are about to be written."""
+        held = self.group.gather([[alpha.tolist() for alpha in self.architecture.alphas]])
+        if any(alphas != held[0] for alphas in held):
+            raise MMNasError("processes hold different architecture parameters: the last checkpoints are intact")
+
+    def _log_epoch(self, row: dict[str, Any]) -> None:
+        log.info(
+            "epoch %d: loss %.4f; %d blocks changed, the genotype has stood for %d epochs; %d architecture steps",
+            row["epoch"], row["loss"], row["changed"], row["unchanged_epochs"], row["architecture_steps"],
+        )  # fmt: skip
+        history = search_history([row], self.genotype)
+        for stream, rows in history.epochs[0].probabilities.items():
+            names = [names[0] for names in row["genotype"][stream]]
+            blocks = (f"{name} {entropy(p):.2f}/{margin(p):.2f}" for name, p in zip(names, rows, strict=True))
+            log.info("  %s (entropy/margin): %s", stream, ", ".join(blocks))
+
+    def _after_epoch(self, scalars: Scalars) -> None:
+        """Write the genotypes and the probabilities of all epochs so far."""
+        if self.history and self.group.rank == 0:
+            found = {row["epoch"]: Genotype.from_dict(row["genotype"]) for row in self.history}
+            write_genotypes(self.config.files.genotypes, found)
+            write_history(self.config.files.history, search_history(self.history, self.genotype))
+
+
+def search_history(rows: Sequence[Mapping[str, Any]], space: Genotype) -> SearchHistory:
+    """Return the epochs that a search's checkpoint has noted, in the form of the file that is drawn from."""
+    cut = len(space.encoder)
+    names = [entry.name for entry in dataclasses.fields(SearchEpoch)]
+    epochs = []
+    for row in rows:
+        probabilities = {"enc": row["probabilities"][:cut], "dec": row["probabilities"][cut:]}
+        epochs.append(SearchEpoch(**{name: row[name] for name in names} | {"probabilities": probabilities}))
+    return SearchHistory({"enc": list(space.encoder[0]), "dec": list(space.decoder[0])}, epochs)
+
+
+def _differences(one: Genotype, other: Genotype) -> int:
+    rows = zip((*one.encoder, *one.decoder), (*other.encoder, *other.decoder), strict=True)
+    return sum(row != before for row, before in rows)
+
+
+def _standing(history: Sequence[Mapping[str, Any]]) -> int:
+    """Return for how many epochs with architecture steps the genotype has not changed, up to the last."""
+    steps = [0, *(row["architecture_steps"] for row in history)]
+    count = 0
+    for row, before in zip(reversed(history), reversed(steps[:-1]), strict=True):
+        if row["changed"] or row["architecture_steps"] == before:
+            break
+        count += 1
+    return count

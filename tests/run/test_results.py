@@ -1,0 +1,127 @@
+"""What stands beside a result: where it comes from, and whether its split was trained on."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+
+import pytest
+
+from mmnas.genotype import Genotype
+from mmnas.run.cli import parse
+from mmnas.run.plan import make_plan
+from mmnas.run.results import file_hash, genotype_hash, write_result
+from mmnas.tasks import task_named
+from mmnas.tasks.base import Result
+from tests.conftest import GENOTYPE
+
+KEYS = {
+    "task", "data_set", "protocol", "feature_kind", "size", "trained_on", "scored_on",
+    "scored_split_was_trained_on", "summary", "checkpoint", "checkpoint_sha256", "epochs_trained",
+    "training_processes", "training_versions", "genotype", "genotype_sha256", "seed", "precision", "processes",
+    "counts", "config", "versions", "seen_splits",
+}  # fmt: skip
+RESULT = Result([{"row": 1}, {"row": 2}], {"score": 12.5}, {"score": 12.5, "more": 1})
+
+
+@pytest.fixture
+def write(tmp_path, caplog):
+    """Write RESULT as a run of `place` would; return metrics, provenance and what was logged."""
+
+    def call(place, split, processes=1, trained_on="train"):
+        checkpoint = place.checkpoint("base", "epoch2.pkl")
+        task = task_named(place.task)
+        run = "val" if split == "val" else "test"
+        plan = make_plan(task, parse(task, [f"--RUN={run}", f"--CKPT_PATH={checkpoint}", "--VERSION=mine"]))
+        paths = dataclasses.replace(plan.config.paths, logs=str(tmp_path))
+        config = dataclasses.replace(plan.config, paths=paths, split=trained_on)
+        source = dataclasses.replace(plan.checkpoint, seen_splits=[trained_on])
+        plan = dataclasses.replace(plan, config=config, checkpoint=source)
+        caplog.set_level(logging.INFO, "mmnas")
+        path = write_result(RESULT, task(config), plan, split, samples=2, processes=processes)
+        files = (json.loads(path.with_suffix(f".{kind}.json").read_text()) for kind in ("metrics", "meta"))
+        return (*files, caplog.messages)
+
+    return call
+
+
+def test_provenance_is_complete(write, trained):
+    _, meta, _ = write(trained, "val", processes=3)
+    assert set(meta) == KEYS
+    checkpoint = trained.checkpoint("base", "epoch2.pkl")
+    canonical = json.dumps(GENOTYPE, sort_keys=True, separators=(",", ":"))
+    expected = {
+        "task": "vqa", "data_set": "vqa", "protocol": None, "feature_kind": None, "size": "tiny",
+        "trained_on": "train", "seen_splits": ["train"], "scored_on": "val", "scored_split_was_trained_on": False,
+        "checkpoint": str(checkpoint), "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "epochs_trained": 2, "training_processes": 1, "training_versions": meta["versions"],
+        "genotype": GENOTYPE, "genotype_sha256": hashlib.sha256(canonical.encode()).hexdigest(),
+        "seed": 0, "precision": "fp32", "processes": 3, "counts": {"samples": 2, "predictions": 2},
+        "summary": {"score": 12.5},
+    }  # fmt: skip
+    assert {name: meta[name] for name in expected} == expected
+    assert meta["config"]["version"] == "mine" and set(meta["versions"]) >= {"mmnas", "torch", "numpy", "python"}
+
+
+@pytest.mark.parametrize(
+    ("fixture", "split", "data_set", "protocol", "kind"),
+    [("grounded", "testB", "refcoco", None, "vg_woref"), ("matched", "test", "flickr", "flickr1k", None)],
+)
+def test_data_set_protocol_and_features_of_the_other_tasks(
+    write, request, fixture, split, data_set, protocol, kind
+):
+    _, meta, _ = write(request.getfixturevalue(fixture), split)
+    assert set(meta) == KEYS
+    assert (meta["data_set"], meta["protocol"], meta["feature_kind"]) == (data_set, protocol, kind)
+    assert meta["scored_on"] == split
+
+
+# Splits that were trained on
+
+
+@pytest.mark.parametrize(
+    ("fixture", "trained_on"), [("trained", "train+val"), ("trained", "train+val+vg"), ("grounded", "train+val")]
+)
+def test_a_split_that_was_trained_on_is_marked_everywhere(write, request, fixture, trained_on):
+    metrics, meta, log = write(request.getfixturevalue(fixture), "val", trained_on=trained_on)
+    assert meta["scored_split_was_trained_on"] is True and meta["trained_on"] == trained_on
+    assert metrics == {"scored_split_was_trained_on": True, **RESULT.metrics}
+    assert f"val was trained on (--SPLIT={trained_on}): this is no held-out score" in log
+    assert "score         12.50  (trained on)" in log
+
+
+@pytest.mark.parametrize(("split", "trained_on"), [("val", "train"), ("testA", "train+val")])
+def test_a_held_out_split_is_not_marked(write, grounded, split, trained_on):
+    metrics, meta, log = write(grounded, split, trained_on=trained_on)
+    assert meta["scored_split_was_trained_on"] is False
+    assert metrics == RESULT.metrics
+    assert not any("trained on" in line for line in log)
+
+
+# Hashes
+
+
+def test_hashes_worked_out_elsewhere(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert file_hash(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    genotype = Genotype((("self_att_64",),), (("guided_att_64", "feed_forward"),))
+    text = b'{"dec":[["guided_att_64","feed_forward"]],"enc":[["self_att_64"]]}'
+    assert genotype_hash(genotype) == hashlib.sha256(text).hexdigest()
+
+
+def test_a_checkpoint_that_is_gone_by_then_costs_its_hash_alone(tmp_path, caplog):
+    assert file_hash(tmp_path / "pruned.pkl") is None
+    assert "pruned.pkl cannot be hashed" in caplog.text
+
+
+def test_fine_tuning_does_not_forget_what_was_trained_on(trained, place, run):
+    first = f"--CKPT_PATH={trained.checkpoint('base', 'epoch2.pkl')}"
+    for version, split, source in (("a", "train+val", first), ("b", "train", "")):
+        source = source or f"--CKPT_PATH={place.checkpoint('a', 'epoch1.pkl')}"
+        flags = [f"--SPLIT={split}", source, f"--VERSION={version}", "--MAX_EPOCH=1"]
+        done = run(place, "--RUN=train", *flags)
+        assert done.code == 0, done.output
+    done = run(place, "--RUN=val", "--VERSION=b")
+    assert "val was trained on (--SPLIT=train, train+val, train)" in done.output
+    meta = place.result("val", "b", "meta.json")
+    assert meta["scored_split_was_trained_on"] and meta["seen_splits"] == ["train", "train+val", "train"]
