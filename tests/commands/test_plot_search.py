@@ -4,12 +4,12 @@ import subprocess
 import sys
 
 import pytest
-from tests.commands.test_show_arch import png_size
 
 from mmnas.__main__ import main
 from mmnas.search.drawing import LOOKS
 from mmnas.search.history import SearchEpoch, SearchHistory, read_history, write_history
 from mmnas.search.picture import draw_search
+from tests.commands.test_show_arch import png_size
 from tests.stand_in import ROOT
 
 CANDIDATES = {

@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.run.test_bad_input import refused, rewrite
 
 from mmnas.config import Config
 from mmnas.configs import load_config
@@ -13,6 +12,7 @@ from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.errors import CheckpointError, ConfigError
 from mmnas.tasks.itm import ITMTask
 from tests.conftest import Workplace
+from tests.run.test_bad_input import refused, rewrite
 
 
 @pytest.fixture

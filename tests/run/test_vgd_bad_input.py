@@ -7,10 +7,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tests.run.test_bad_input import refused, rewrite
 
 from mmnas.data.refs import require_expressions
 from tests.conftest import Workplace
+from tests.run.test_bad_input import refused, rewrite
 
 WOREF = "vgd_coco/fix100/refcoco_unc"
 
