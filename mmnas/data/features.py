@@ -39,6 +39,10 @@ class Regions:
     boxes: np.ndarray
     image_size: np.ndarray
 
+    def sample(self, most: int) -> dict[str, np.ndarray]:
+        """Return the part of a sample that all tasks share: the first `most` regions and the image's size."""
+        return {"features": self.features[:most], "boxes": self.boxes[:most], "image_sizes": self.image_size}
+
 
 Reader = Callable[..., Regions]
 """Reads the npz file of one image, given its path, the width of its features and, where it is open, the file."""
