@@ -19,6 +19,7 @@ from mmnas.data import scan_precomp
 from mmnas.data.features import require_images
 from mmnas.data.matching import ImageDataset, PairDataset
 from mmnas.data.ragged import Ragged
+from mmnas.data.sources import matching_features
 from mmnas.data.scan_precomp import Captions
 from mmnas.errors import CheckpointError, ConfigError, DataError
 from mmnas.genotype import Genotype
@@ -131,7 +132,7 @@ class ITMTask(Task):
 
     def _images(self, split: Captions, what: str) -> ImageDataset:
         paths, data = self.config.paths, self.config.data
-        regions = scan_precomp.matching_features(
+        regions = matching_features(
             paths.data, paths.features, data.dataset, self.config.model.feature_size
         )
         require_images(regions, split.image_ids.tolist(), what)

@@ -6,6 +6,7 @@ Letters: B batch, A answers.
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from mmnas.data import vqa_json
 from mmnas.data.features import RegionSource, require_images
 from mmnas.data.packed import region_counts
 from mmnas.data.ragged import Ragged
+from mmnas.data.sources import question_features
 from mmnas.data.vqa_json import Annotation, Question
 from mmnas.errors import DataError
 from mmnas.genotype import Genotype
@@ -98,6 +100,7 @@ class VQATask(Task):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._scored: dict[str, tuple[list[int], list[Annotation] | None]] = {}  # per split: ids, references
+        self._parsed: dict[Path, list[Any]] = {}  # files of the vocabularies, until the data sets are made of them
 
     def build_vocabularies(self) -> dict[str, list[str]]:
         """Make words from the questions of all splits and answers from train and val, as published.
@@ -105,15 +108,26 @@ class VQATask(Task):
         A file of a split that is not there is left out with a warning: the lists then differ from the
         published ones, and a checkpoint trained on them holds its own.
         """
-        texts = [question.text for path in self._present("questions") for question in vqa_json.read_questions(path)]
-        annotated = [note for path in self._present("annotations") for note in vqa_json.read_annotations(path)]
+        asked = (question for path in self._present("questions") for question in self._keep(path, "questions"))
+        words = Vocabulary.from_token_lists(tokenize(question.text) for question in asked).words
+        annotated = (note for path in self._present("annotations") for note in self._keep(path, "annotations"))
         answers = vqa_json.answer_vocabulary(annotated, self.config.data.answer_min_count)
         if not answers:
             raise DataError(
                 f"no answer occurs more than {self.config.data.answer_min_count} times in the annotations; "
                 "lower data.answer_min_count by --CFG"
             )
-        return {"tokens": list(Vocabulary.from_token_lists(map(tokenize, texts)).words), "answers": answers}
+        return {"tokens": list(words), "answers": answers}
+
+    def _keep(self, path: Path, kind: str) -> list[Any]:
+        """Return the records of a file and keep them for the data set that `_take` makes of them."""
+        self._parsed[path] = self._take(path, kind)
+        return self._parsed[path]
+
+    def _take(self, path: Path, kind: str) -> list[Any]:
+        """Return the records of a file, parsed now unless they were kept, and keep them no longer."""
+        read = vqa_json.read_questions if kind == "questions" else vqa_json.read_annotations
+        return self._parsed.pop(path, None) or read(path)
 
     def _present(self, kind: str) -> list[Path]:
         """Return the files of `kind` that are there; not one of them is an error that names the places."""
@@ -149,7 +163,7 @@ class VQATask(Task):
         if split == "val":
             questions, annotations = self._read_annotated("val")
         else:
-            questions = vqa_json.read_questions(vqa_json.require_questions(self.config.paths.data, split))
+            questions = self._take(vqa_json.require_questions(self.config.paths.data, split), "questions")
             annotations = None
         self._scored[split] = [question.question_id for question in questions], annotations
         return self._dataset(questions, None, f"{split} questions")
@@ -158,10 +172,8 @@ class VQATask(Task):
         root = self.config.paths.data
         questions_path = vqa_json.require_questions(root, split)
         annotations_path = vqa_json.require_annotations(root, split)
-        questions, annotations = (
-            vqa_json.read_questions(questions_path),
-            vqa_json.read_annotations(annotations_path),
-        )
+        questions = self._take(questions_path, "questions")
+        annotations = self._take(annotations_path, "annotations")
         vqa_json.check_pairs(questions, annotations, questions_path, annotations_path)
         # Paired within the file: ids of VG are not those of VQA, and may collide with them.
         by_question = {annotation.question_id: annotation for annotation in annotations}
@@ -169,7 +181,7 @@ class VQATask(Task):
 
     def _dataset(self, questions, annotations, what: str) -> VQADataset:
         paths, sizes = self.config.paths, self.config.data
-        regions = vqa_json.question_features(paths.data, paths.features, self.config.model.feature_size)
+        regions = question_features(paths.data, paths.features, self.config.model.feature_size)
         require_images(regions, (question.image_id for question in questions), what)
         words = Vocabulary(self.vocabularies["tokens"])
         answers = self.vocabularies["answers"]

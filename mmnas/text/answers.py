@@ -53,7 +53,7 @@ def trim(text: str) -> str:
 
 
 @functools.lru_cache(maxsize=1 << 18)
-def normalise_punctuation(text: str) -> str:
+def normalize_punctuation(text: str) -> str:
     """Return `text` without punctuation: the step by which the published metric treats the annotators.
 
     Whether a mark vanishes or becomes a space is decided for the whole text: it vanishes everywhere if it
@@ -67,22 +67,22 @@ def normalise_punctuation(text: str) -> str:
     return _PERIOD.sub("", result, count=_MAX_PERIODS)
 
 
-def _normalise_words(text: str) -> str:
+def _normalize_words(text: str) -> str:
     """Lower-case, write number words as digits, drop articles, restore lost apostrophes."""
     words = (_NUMBERS.get(word, word) for word in text.lower().split())
     return " ".join(_CONTRACTED.get(word, word) for word in words if word not in _ARTICLES)
 
 
 @functools.lru_cache(maxsize=1 << 18)
-def normalise_for_metric(text: str) -> str:
+def normalize_for_metric(text: str) -> str:
     """Return the form in which the VQA evaluation compares answers."""
-    return _normalise_words(normalise_punctuation(trim(text)))
+    return _normalize_words(normalize_punctuation(trim(text)))
 
 
 @functools.lru_cache(maxsize=1 << 18)
-def normalise_for_vocabulary(text: str) -> str:
+def normalize_for_vocabulary(text: str) -> str:
     """Return the form in which an answer enters the answer vocabulary and the soft targets.
 
     Not trimmed first, unlike the metric's: "left-right- " gives "leftright", there "left right".
     """
-    return _normalise_words(normalise_punctuation(text))
+    return _normalize_words(normalize_punctuation(text))

@@ -6,7 +6,8 @@ import logging
 import numpy as np
 import pytest
 
-from mmnas.data.scan_precomp import matching_features, read_split, splits_of
+from mmnas.data.scan_precomp import read_split, splits_of
+from mmnas.data.sources import matching_features
 from mmnas.errors import ConfigError, DataError
 
 TEXTS = [f"caption {number}." for number in range(10)]

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmnas.config import Config
 from mmnas.data import vqa_json
+from mmnas.data.sources import VQA_FOLDERS, find_vqa_folders, question_features
 from mmnas.data.vqa_json import Annotation, Question
 from mmnas.errors import DataError
 from mmnas.tasks.checks.features import check_images, read_images
@@ -99,11 +100,11 @@ def _check_features(
     paths = config.paths
     place = Path(paths.features or Path(paths.data, "coco_extract"))
     with contextlib.suppress(DataError):
-        place = vqa_json.find_feature_folders(paths.data, paths.features)[0].parent
-    for name in vqa_json.FEATURE_FOLDERS if not place.is_file() else ():
+        place = find_vqa_folders(paths.data, paths.features)[0].parent
+    for name in VQA_FOLDERS if not place.is_file() else ():
         report.file(place / name)
     with report.going_on():
-        source = vqa_json.question_features(paths.data, paths.features, config.model.feature_size)
+        source = question_features(paths.data, paths.features, config.model.feature_size)
         images = {split: (question.image_id for question in asked) for split, asked in questions.items()}
         there = check_images(report, source, images, needed)
         for _ in read_images(report, source, there, full, REGIONS):
