@@ -66,7 +66,7 @@ def _name(split: str, kind: str) -> str:
 
 def _write(path: Path, key: str, entries: Iterator[str]) -> None:
     with open(path, "w", encoding="utf-8") as file:
-        file.write('{"info": {"version": "2.0"}, "data_subtype": "%s", "%s": [' % (path.stem, key))
+        file.write(f'{{"info": {{"version": "2.0"}}, "data_type": "mscoco", "{key}": [')
         file.write(next(entries))
         file.writelines(f", {entry}" for entry in entries)
         file.write("]}")
@@ -90,7 +90,9 @@ def _annotations(rows: list[tuple[int, int]], words: list[str], rng: np.random.G
     usual[every % 20 == 0] = (every[every % 20 == 0] // 20) % ANSWERS  # each one often enough
     tail = rng.random(len(rows)) < 0.1
     votes = rng.integers(1, 11, len(rows)).tolist()
-    for number, ((image, question), own, other) in enumerate(zip(rows, usual.tolist(), others.tolist(), strict=True)):
+    for number, ((image, question), own, other) in enumerate(
+        zip(rows, usual.tolist(), others.tolist(), strict=True)
+    ):
         answer = f"{words[own]} {words[number % WORDS]}" if tail[number] else words[own]
         given = [answer] * votes[number] + [words[each] for each in other] * 3
         answers = ", ".join(

@@ -68,9 +68,8 @@ def _check_utf8(content: bytes) -> None:
 def _describe_syntax_error(content: bytes, exception: msgspec.DecodeError) -> str:
     """Return msgspec's message with line and column instead of a byte."""
     found = re.fullmatch(r"(?:JSON is malformed: )?(.*) \(byte (\d+)\)", str(exception))
-    if found is None:
-        return "it is cut off, or holds half of a character (a lone surrogate)"
-    reason, offset = found[1], int(found[2])
+    cut_off = ("the file is cut off, or holds half of a character (a lone surrogate)", len(content))
+    reason, offset = (found[1], int(found[2])) if found else cut_off
     line, column = content.count(b"\n", 0, offset) + 1, offset - content.rfind(b"\n", 0, offset)
     return f"line {line}, column {column}: {reason}"
 

@@ -95,12 +95,6 @@ def splits_of(dataset: str) -> tuple[str, ...]:
     return _entry(dataset)[1]
 
 
-def check_split(dataset: str, split: str) -> None:
-    """Raise ConfigError, listing the valid ones, unless the data set has the split."""
-    if split not in splits_of(dataset):
-        raise ConfigError(f"{dataset} has no split '{split}'; valid ones: {', '.join(splits_of(dataset))}")
-
-
 def _entry(dataset: str) -> tuple[str, tuple[str, ...]]:
     if dataset not in _SPLITS:
         raise ConfigError(f"unknown data set '{dataset}'; {nearest(dataset, DATASETS)}")
@@ -117,9 +111,10 @@ def find_expressions(data_path: PathLike, dataset: str, splits: Iterable[str]) -
 
     Raises DataError when a file is damaged, or none of the splits is found.
     """
-    splits = list(splits)
+    splits, valid = list(splits), splits_of(dataset)
     for split in splits:
-        check_split(dataset, split)
+        if split not in valid:
+            raise ConfigError(f"{dataset} has no split '{split}'; valid ones: {', '.join(valid)}")
     folder = Path(data_path) / "refs" / dataset
     originals = (folder / "instances.json", folder / f"refs({split_by(dataset)}).p")
     stamp = {path.name: _stamp(path) for path in originals if path.is_file()}
@@ -171,24 +166,19 @@ def _read_originals(instances_path: Path, refs_path: Path, dataset: str) -> dict
     """Join refs and annotations: the expressions of every split of the data set."""
     instances = read_json(instances_path, "instances file", kind=_Instances)
     annotations = {annotation.id: annotation for annotation in instances.annotations}
-    content = read_plain_pickle(refs_path, "refs file")
-    try:
-        refs = msgspec.convert(content, list[_Ref])
-    except msgspec.ValidationError as exception:
-        raise DataError(
-            f"refs file has another format than expected: {refs_path}: {describe_misfit(exception)}"
-        ) from None
-    except UnicodeEncodeError:
-        raise DataError(
-            f"refs file has a key with half of a character: {refs_path}: get the original file"
-        ) from None
+    refs = read_plain_pickle(refs_path, "refs file")
+    if not isinstance(refs, list):
+        raise DataError(f"{refs_path} holds no list of refs: is it a refs file?")
     made: dict[str, list[Expression]] = {split: [] for split in splits_of(dataset)}
-    for index, ref in enumerate(refs):
+    for index, entry in enumerate(refs):
         try:
+            ref = msgspec.convert(entry, _Ref)
             if ref.split not in made:
                 raise DataError(f"split {shown(ref.split)} is none of {', '.join(made)}: it is of another split-by")
             made[ref.split] += _expressions(ref, annotations, instances_path)
-        except DataError as problem:
+        except msgspec.ValidationError as exception:
+            raise DataError(f"{refs_path}, ref {index}: {describe_misfit(exception)}") from None
+        except ValueError as problem:  # also a key with half of a character
             raise DataError(f"{refs_path}, ref {index}: {problem}") from None
     empty = [split for split, expressions in made.items() if not expressions]
     if empty:

@@ -44,7 +44,7 @@ class _Index(Struct):
 
 @dataclass(frozen=True)
 class Captions:
-    """One split: image ids (I,) as the feature files have them, and the captions (5 I), five in a row for each image."""
+    """One split: image ids (I,), as in the names of feature files, and texts (5 I), five in a row per image."""
 
     image_ids: np.ndarray
     texts: list[str]

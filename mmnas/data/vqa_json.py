@@ -18,20 +18,14 @@ from mmnas.files import Int64, PathLike, read_json
 from mmnas.schema import describe_misfit
 from mmnas.text.answers import normalize_for_vocabulary
 
-_NAMES = {
-    "questions": {
-        "train": "v2_OpenEnded_mscoco_train2014_questions.json",
-        "val": "v2_OpenEnded_mscoco_val2014_questions.json",
-        "test": "v2_OpenEnded_mscoco_test2015_questions.json",
-        "vg": "VG_questions.json",
-    },
-    "annotations": {
-        "train": "v2_mscoco_train2014_annotations.json",
-        "val": "v2_mscoco_val2014_annotations.json",
-        "vg": "VG_annotations.json",
-    },
+# The files of questions and of annotations.
+_FILES = {
+    "train": ("v2_OpenEnded_mscoco_train2014_questions.json", "v2_mscoco_train2014_annotations.json"),
+    "val": ("v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json"),
+    "test": ("v2_OpenEnded_mscoco_test2015_questions.json",),
+    "vg": ("VG_questions.json", "VG_annotations.json"),
 }
-SPLITS = tuple(_NAMES["questions"])
+SPLITS = tuple(_FILES)
 
 
 class Question(Struct, frozen=True, gc=False):
@@ -70,34 +64,39 @@ class _Entry(Struct, gc=False):
 
 def question_places(data_path: PathLike, split: str) -> list[Path]:
     """Return the paths where the questions of `split` may lie, the preferred one first."""
-    return _places(data_path, split, "questions")
+    return _places(data_path, split, 0)
 
 
 def annotation_places(data_path: PathLike, split: str) -> list[Path]:
     """Return the paths where the annotations of `split` may lie; none for test, which has no annotations."""
-    return _places(data_path, split, "annotations")
+    return _places(data_path, split, 1)
 
 
-def find_questions(data_path: PathLike, split: str) -> Path | None:
-    """Return the questions file of `split`, or None."""
-    return next(filter(Path.is_file, question_places(data_path, split)), None)
-
-
-def find_annotations(data_path: PathLike, split: str) -> Path | None:
-    """Return the annotations file of `split`, or None."""
-    return next(filter(Path.is_file, annotation_places(data_path, split)), None)
+def _places(data_path: PathLike, split: str, kind: int) -> list[Path]:
+    if split not in SPLITS:
+        raise ConfigError(f"unknown VQA split {split!r}: choose one of {', '.join(SPLITS)}")
+    folders = [Path(data_path, "vqa"), Path(data_path, "vqa", "annotations")]
+    folders += [Path("datasets", "vqa")] if split == "vg" else []
+    return [folder / name for folder in folders for name in _FILES[split][kind : kind + 1]]
 
 
 def require_questions(data_path: PathLike, split: str) -> Path:
     """Return the questions file of `split`. Raises DataError naming every place when it is missing."""
-    return _require(find_questions(data_path, split), data_path, split, "questions")
+    return _first(question_places(data_path, split), f"questions of {split}")
 
 
 def require_annotations(data_path: PathLike, split: str) -> Path:
     """Return the annotations file of `split`. Raises DataError naming every place when it is missing."""
     if split == "test":
         raise DataError("the split test has no public annotations: score its answers on the VQA server")
-    return _require(find_annotations(data_path, split), data_path, split, "annotations")
+    return _first(annotation_places(data_path, split), f"annotations of {split}")
+
+
+def _first(places: Sequence[Path], what: str) -> Path:
+    for path in places:
+        if path.is_file():
+            return path
+    raise DataError(f"{what} not found: put them in one of these places: {', '.join(map(str, places))}")
 
 
 def require_annotated(data_path: PathLike, splits: Iterable[str]) -> None:
@@ -112,22 +111,6 @@ def require_annotated(data_path: PathLike, splits: Iterable[str]) -> None:
     if missing:
         more = f" ({len(missing) - 1} more files of the training split are missing)" if missing[1:] else ""
         raise DataError(missing[0] + more)
-
-
-def _places(data_path: PathLike, split: str, kind: str) -> list[Path]:
-    if split not in SPLITS:
-        raise ConfigError(f"unknown VQA split {split!r}: choose one of {', '.join(SPLITS)}")
-    folders = [Path(data_path, "vqa"), Path(data_path, "vqa", "annotations")]
-    if split == "vg":
-        folders.append(Path("datasets", "vqa"))
-    return [folder / _NAMES[kind][split] for folder in folders if split in _NAMES[kind]]
-
-
-def _require(found: Path | None, data_path: PathLike, split: str, kind: str) -> Path:
-    if found is None:
-        places = ", ".join(map(str, _places(data_path, split, kind)))
-        raise DataError(f"{kind} of {split} not found: put them in one of these places: {places}")
-    return found
 
 
 def read_questions(path: PathLike) -> list[Question]:

@@ -4,7 +4,7 @@ Letters: B batch, A answers.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,40 +108,40 @@ class VQATask(Task):
         A file of a split that is not there is left out with a warning: the lists then differ from the
         published ones, and a checkpoint trained on them holds its own.
         """
-        asked = (question for path in self._present("questions") for question in self._keep(path, "questions"))
-        words = Vocabulary.from_token_lists(tokenize(question.text) for question in asked).words
-        annotated = (note for path in self._present("annotations") for note in self._keep(path, "annotations"))
-        answers = vqa_json.answer_vocabulary(annotated, self.config.data.answer_min_count)
+        answers = vqa_json.answer_vocabulary(self._records("annotations"), self.config.data.answer_min_count)
         if not answers:
             raise DataError(
                 f"no answer occurs more than {self.config.data.answer_min_count} times in the annotations; "
                 "lower data.answer_min_count by --CFG"
             )
-        return {"tokens": list(words), "answers": answers}
+        token_lists = (tokenize(question.text) for question in self._records("questions"))
+        return {"tokens": list(Vocabulary.from_token_lists(token_lists).words), "answers": answers}
 
-    def _keep(self, path: Path, kind: str) -> list[Any]:
-        """Return the records of a file and keep them for the data set that `_take` makes of them."""
-        self._parsed[path] = self._take(path, kind)
-        return self._parsed[path]
+    def _records(self, kind: str) -> Iterator[Any]:
+        """Yield the records of every file of `kind`, and keep those that data sets will be made of.
 
-    def _take(self, path: Path, kind: str) -> list[Any]:
-        """Return the records of a file, parsed now unless they were kept, and keep them no longer."""
-        read = vqa_json.read_questions if kind == "questions" else vqa_json.read_annotations
-        return self._parsed.pop(path, None) or read(path)
-
-    def _present(self, kind: str) -> list[Path]:
-        """Return the files of `kind` that are there; not one of them is an error that names the places."""
+        Missing files are a warning; if all are missing, the error names where they may lie.
+        """
         root = self.config.paths.data
         splits = vqa_json.SPLITS if kind == "questions" else ("train", "val")
-        find = vqa_json.find_questions if kind == "questions" else vqa_json.find_annotations
+        places = vqa_json.question_places if kind == "questions" else vqa_json.annotation_places
         require = vqa_json.require_questions if kind == "questions" else vqa_json.require_annotations
-        paths = {split: find(root, split) for split in splits}
-        absent = [split for split, path in paths.items() if path is None]
-        if len(absent) == len(splits):
+        present = [split for split in splits if any(map(Path.is_file, places(root, split)))]
+        absent = [split for split in splits if split not in present]
+        if not present:
             require(root, splits[0])
         if absent:
             log.warning("no %s of %s: the vocabulary differs from the published one", kind, ", ".join(absent))
-        return [path for path in paths.values() if path is not None]
+        for split in present:
+            records = self._take(require(root, split), kind)
+            if split in (*self.config.split.split("+"), "val"):
+                self._parsed[require(root, split)] = records
+            yield from records
+
+    def _take(self, path: Path, kind: str) -> list[Any]:
+        """Return the records of a file, parsed now unless they were kept; they are kept no longer."""
+        read = vqa_json.read_questions if kind == "questions" else vqa_json.read_annotations
+        return self._parsed.pop(path, None) or read(path)
 
     def training_set(self) -> VQADataset:
         """Join the files that --SPLIT names; VG counts as one of them."""

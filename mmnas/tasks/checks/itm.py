@@ -4,8 +4,8 @@ from pathlib import Path
 
 from mmnas.config import Config
 from mmnas.data import scan_precomp
-from mmnas.data.sources import matching_features
 from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE, Captions
+from mmnas.data.sources import matching_features
 from mmnas.tasks.checks.features import check_images, read_images
 from mmnas.tasks.checks.report import Report
 from mmnas.text.tokenizer import tokenize
