@@ -24,7 +24,7 @@ def task(tmp_path, monkeypatch):
             write(path, "annotations", ids[::-1], answers=answers, multiple_choice_answer="red")
     folder = tmp_path / "coco_extract" / "train2014"
     folder.mkdir(parents=True)
-    arrays = {"x": np.ones((2, 4), np.float32), "bbox": np.array([[0, 0, 5, 5]] * 2), "image_h": 9, "image_w": 9}
+    arrays = {"x": np.ones((2, 2048), np.float32), "bbox": np.array([[0, 0, 5, 5]] * 2), "image_h": 9, "image_w": 9}
     np.savez(folder / "COCO_train2014_7.npz", **arrays)
     parsed = Counter()
     read_json = vqa_json.read_json
