@@ -14,7 +14,7 @@ from mmnas.errors import DataError
 from mmnas.files import PathLike, read_bytes
 from mmnas.typed import INT_LIMIT
 
-# Hashing a tuple recurses into nested tuples, and a hundred thousand levels overflow the interpreter's stack.
+# Hashing a tuple recurses into nested tuples, and a hundred thousand levels overflow the stack of the interpreter.
 # Hashes of integers are remainders, so keys can be chosen that all have the same one.
 MAX_SLOW = 10_000
 _CODES = {code.code.encode("latin-1"): code for code in pickletools.opcodes}

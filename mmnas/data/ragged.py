@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,8 @@ class Ragged:
     """A list of 1-D arrays of one type, stored end to end."""
 
     def __init__(self, rows: Iterable[Collection[float]], dtype: type) -> None:
-        values, ends = array(np.dtype(dtype).char), array("q")
+        values: array[Any] = array(np.dtype(dtype).char)
+        ends = array("q")
         for row in rows:
             values.extend(row)
             ends.append(len(values))

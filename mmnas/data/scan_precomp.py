@@ -134,13 +134,14 @@ def _check_groups(ids: list[int], path: Path) -> None:
 
 def _file_ids(ids: list[int], ids_path: Path, path: Path) -> list[int]:
     """Return the numbers in the names of the images' files for Flickr30K's `imgid`s."""
-    numbers = {}
+    numbers: dict[int, int] = {}
     for index, image in enumerate(read_json(path, "index of Flickr30K", kind=_Index).images):
-        number = numbers[image.imgid] = image_id_of(image.filename)
+        number = image_id_of(image.filename)
         if number is None:
             raise DataError(
                 f"{path}: images[{index}].filename: expected a number and .jpg, not {shown(image.filename)}"
             )
+        numbers[image.imgid] = number
     missing = [imgid for imgid in ids if imgid not in numbers]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -131,9 +131,9 @@ def read_annotations(path: PathLike) -> list[Annotation]:
         usual = entry.multiple_choice_answer
         if isinstance(usual, msgspec.UnsetType):
             usual = Counter(answers).most_common(1)[0][0]
-        texts = map(sys.intern, (entry.question_type, entry.answer_type, usual))
+        kinds = sys.intern(entry.question_type), sys.intern(entry.answer_type)
         answers = shared.setdefault(answers, answers)
-        annotations.append(Annotation(entry.question_id, entry.image_id, *texts, answers))
+        annotations.append(Annotation(entry.question_id, entry.image_id, *kinds, sys.intern(usual), answers))
     return annotations
 
 
