@@ -135,7 +135,7 @@ def _check_groups(ids: list[int], path: Path) -> None:
 def _file_ids(ids: list[int], ids_path: Path, path: Path) -> list[int]:
     """Return the numbers in the names of the images' files for Flickr30K's `imgid`s."""
     numbers: dict[int, int] = {}
-    for index, image in enumerate(read_json(path, "index of Flickr30K", kind=_Index).images):
+    for index, image in enumerate(read_json(path, "Flickr30K's index", kind=_Index).images):
         number = image_id_of(image.filename)
         if number is None:
             raise DataError(

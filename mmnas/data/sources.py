@@ -58,7 +58,9 @@ def grounding_features(
 ) -> RegionSource:
     """Return the region features of a data set for grounding, see `_open`."""
     name = f"{dataset}_{split_by(dataset)}"
-    return _open(f"{kind} features of {dataset}", _GROUNDING[kind], data_path, feat_path, feature_size, name)
+    return _open(
+        f"region features of {dataset} ({kind})", _GROUNDING[kind], data_path, feat_path, feature_size, name
+    )
 
 
 def matching_features(

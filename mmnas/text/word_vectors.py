@@ -44,7 +44,7 @@ def word_vectors(
     table = _find_source(search) if source is None else _open_source(source)
     vectors = _mean_vectors(words, table) if cache_dir is None else _cached(cache_dir, words, table)
     missing = len(words) - np.count_nonzero(vectors.any(axis=1))
-    logger.info("word vectors from %s: %d of %d words have no vector (all zero)", table.path, missing, len(words))
+    logger.info("word vectors from %s: %d of %d words have none (all zero)", table.path, missing, len(words))
     return vectors
 
 

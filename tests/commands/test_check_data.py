@@ -183,7 +183,7 @@ VQA_FAULTS = {
     "image missing": (lambda data: first_features(data, "coco_extract/val2014").unlink(), "no region features for"),
     "features cut": (lambda data: cut_in_half(first_features(data, "coco_extract/test2015")), "damaged or trunc"),
     "features NaN": (lambda data: nan(first_features(data, "coco_extract/train2014")), "x holds NaN"),
-    "no features": (lambda data: shutil.rmtree(data / "coco_extract"), "folders of region features"),
+    "no features": (lambda data: shutil.rmtree(data / "coco_extract"), "no region features found: put the folders train2014"),
 }  # fmt: skip
 
 
