@@ -20,6 +20,7 @@ from mmnas.data.features import require_images
 from mmnas.data.matching import ImageDataset, PairDataset
 from mmnas.data.ragged import Ragged
 from mmnas.data.scan_precomp import Captions
+from mmnas.data.sources import matching_features
 from mmnas.errors import CheckpointError, ConfigError, DataError
 from mmnas.genotype import Genotype
 from mmnas.metrics.retrieval import FOLDS, RECALLS, folds, mean_figures, retrieval_figures, rsum
@@ -131,9 +132,7 @@ class ITMTask(Task):
 
     def _images(self, split: Captions, what: str) -> ImageDataset:
         paths, data = self.config.paths, self.config.data
-        regions = scan_precomp.matching_features(
-            paths.data, paths.features, data.dataset, self.config.model.feature_size
-        )
+        regions = matching_features(paths.data, paths.features, data.dataset, self.config.model.feature_size)
         require_images(regions, split.image_ids.tolist(), what)
         return ImageDataset(split.image_ids, regions, data.max_regions)
 

@@ -21,7 +21,7 @@ from mmnas.data.features import RegionSource, require_images
 from mmnas.data.packed import region_counts
 from mmnas.data.ragged import Ragged
 from mmnas.data.refs import Expression
-from mmnas.data.refs_features import KINDS, feature_width, grounding_features
+from mmnas.data.sources import KINDS, feature_width, grounding_features
 from mmnas.errors import ConfigError
 from mmnas.genotype import Genotype
 from mmnas.metrics.grounding import grounding_accuracy, proposal_quality

@@ -4,8 +4,9 @@ Letters: B batch, A answers.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from mmnas.data import vqa_json
 from mmnas.data.features import RegionSource, require_images
 from mmnas.data.packed import region_counts
 from mmnas.data.ragged import Ragged
+from mmnas.data.sources import question_features
 from mmnas.data.vqa_json import Annotation, Question
 from mmnas.errors import DataError
 from mmnas.genotype import Genotype
@@ -98,6 +100,7 @@ class VQATask(Task):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._scored: dict[str, tuple[list[int], list[Annotation] | None]] = {}  # per split: ids, references
+        self._parsed: dict[Path, list[Any]] = {}  # files of the vocabularies, until the data sets are made of them
 
     def build_vocabularies(self) -> dict[str, list[str]]:
         """Make words from the questions of all splits and answers from train and val, as published.
@@ -105,29 +108,40 @@ class VQATask(Task):
         A file of a split that is not there is left out with a warning: the lists then differ from the
         published ones, and a checkpoint trained on them holds its own.
         """
-        texts = [question.text for path in self._present("questions") for question in vqa_json.read_questions(path)]
-        annotated = [note for path in self._present("annotations") for note in vqa_json.read_annotations(path)]
-        answers = vqa_json.answer_vocabulary(annotated, self.config.data.answer_min_count)
+        answers = vqa_json.answer_vocabulary(self._records("annotations"), self.config.data.answer_min_count)
         if not answers:
             raise DataError(
                 f"no answer occurs more than {self.config.data.answer_min_count} times in the annotations; "
                 "lower data.answer_min_count by --CFG"
             )
-        return {"tokens": list(Vocabulary.from_token_lists(map(tokenize, texts)).words), "answers": answers}
+        token_lists = (tokenize(question.text) for question in self._records("questions"))
+        return {"tokens": list(Vocabulary.from_token_lists(token_lists).words), "answers": answers}
 
-    def _present(self, kind: str) -> list[Path]:
-        """Return the files of `kind` that are there; not one of them is an error that names the places."""
+    def _records(self, kind: str) -> Iterator[Any]:
+        """Yield the records of every file of `kind`, and keep those that data sets will be made of.
+
+        Missing files are a warning; if all are missing, the error names where they may lie.
+        """
         root = self.config.paths.data
         splits = vqa_json.SPLITS if kind == "questions" else ("train", "val")
-        find = vqa_json.find_questions if kind == "questions" else vqa_json.find_annotations
+        places = vqa_json.question_places if kind == "questions" else vqa_json.annotation_places
         require = vqa_json.require_questions if kind == "questions" else vqa_json.require_annotations
-        paths = {split: find(root, split) for split in splits}
-        absent = [split for split, path in paths.items() if path is None]
-        if len(absent) == len(splits):
+        present = [split for split in splits if any(map(Path.is_file, places(root, split)))]
+        absent = [split for split in splits if split not in present]
+        if not present:
             require(root, splits[0])
         if absent:
             log.warning("no %s of %s: the vocabulary differs from the published one", kind, ", ".join(absent))
-        return [path for path in paths.values() if path is not None]
+        for split in present:
+            records = self._take(require(root, split), kind)
+            if split in (*self.config.split.split("+"), "val"):
+                self._parsed[require(root, split)] = records
+            yield from records
+
+    def _take(self, path: Path, kind: str) -> list[Any]:
+        """Return the records of a file, parsed now unless they were kept; they are kept no longer."""
+        read = vqa_json.read_questions if kind == "questions" else vqa_json.read_annotations
+        return self._parsed.pop(path, None) or read(path)
 
     def training_set(self) -> VQADataset:
         """Join the files that --SPLIT names; VG counts as one of them."""
@@ -149,7 +163,7 @@ class VQATask(Task):
         if split == "val":
             questions, annotations = self._read_annotated("val")
         else:
-            questions = vqa_json.read_questions(vqa_json.require_questions(self.config.paths.data, split))
+            questions = self._take(vqa_json.require_questions(self.config.paths.data, split), "questions")
             annotations = None
         self._scored[split] = [question.question_id for question in questions], annotations
         return self._dataset(questions, None, f"{split} questions")
@@ -158,10 +172,8 @@ class VQATask(Task):
         root = self.config.paths.data
         questions_path = vqa_json.require_questions(root, split)
         annotations_path = vqa_json.require_annotations(root, split)
-        questions, annotations = (
-            vqa_json.read_questions(questions_path),
-            vqa_json.read_annotations(annotations_path),
-        )
+        questions = self._take(questions_path, "questions")
+        annotations = self._take(annotations_path, "annotations")
         vqa_json.check_pairs(questions, annotations, questions_path, annotations_path)
         # Paired within the file: ids of VG are not those of VQA, and may collide with them.
         by_question = {annotation.question_id: annotation for annotation in annotations}
@@ -169,7 +181,7 @@ class VQATask(Task):
 
     def _dataset(self, questions, annotations, what: str) -> VQADataset:
         paths, sizes = self.config.paths, self.config.data
-        regions = vqa_json.question_features(paths.data, paths.features, self.config.model.feature_size)
+        regions = question_features(paths.data, paths.features, self.config.model.feature_size)
         require_images(regions, (question.image_id for question in questions), what)
         words = Vocabulary(self.vocabularies["tokens"])
         answers = self.vocabularies["answers"]

@@ -10,7 +10,8 @@ import torch
 import mmnas
 from mmnas.batch import collate
 from mmnas.configs import load_config
-from mmnas.data.scan_precomp import matching_features, read_split
+from mmnas.data.scan_precomp import read_split
+from mmnas.data.sources import matching_features
 from mmnas.demo.demos import demo
 from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.engine.distributed import Group, launch

@@ -5,6 +5,7 @@ from pathlib import Path
 from mmnas.config import Config
 from mmnas.data import scan_precomp
 from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE, Captions
+from mmnas.data.sources import matching_features
 from mmnas.tasks.checks.features import check_images, read_images
 from mmnas.tasks.checks.report import Report
 from mmnas.text.tokenizer import tokenize
@@ -28,7 +29,7 @@ def check_itm(config: Config, report: Report, full: bool) -> None:
     report.words(list(Vocabulary.from_token_lists(map(tokenize, texts)).words), config)
     report.title("region features")
     with report.going_on():
-        source = scan_precomp.matching_features(
+        source = matching_features(
             config.paths.data, config.paths.features, config.data.dataset, config.model.feature_size
         )
         images = {split: captions.image_ids.tolist() for split, captions in found.items()}

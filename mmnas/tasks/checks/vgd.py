@@ -10,7 +10,7 @@ from mmnas.config import Config
 from mmnas.data import refs
 from mmnas.data.features import Regions
 from mmnas.data.refs import Expression
-from mmnas.data.refs_features import grounding_features
+from mmnas.data.sources import grounding_features
 from mmnas.metrics.grounding import CORRECT_IOU
 from mmnas.tasks.checks.features import check_images, read_images
 from mmnas.tasks.checks.report import Report

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmnas.config import Config
 from mmnas.data import vqa_json
+from mmnas.data.sources import FEATURE_FOLDERS, find_feature_folders, question_features
 from mmnas.data.vqa_json import Annotation, Question
 from mmnas.errors import DataError
 from mmnas.tasks.checks.features import check_images, read_images
@@ -20,10 +21,10 @@ REGIONS = (10, 100)
 
 _KINDS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "questions": (
-        vqa_json.question_places, vqa_json.find_questions, vqa_json.require_questions, vqa_json.read_questions,
+        vqa_json.question_places, vqa_json.require_questions, vqa_json.read_questions,
     ),
     "annotations": (
-        vqa_json.annotation_places, vqa_json.find_annotations, vqa_json.require_annotations,
+        vqa_json.annotation_places, vqa_json.require_annotations,
         vqa_json.read_annotations,
     ),
 }  # fmt: skip
@@ -47,13 +48,13 @@ def check_vqa(config: Config, report: Report, full: bool) -> None:
 
 def _read(config: Config, report: Report, needed: set[str], kind: str) -> dict[str, list[Any]]:
     """Show where the files of one kind lie, or should, and return what the whole ones hold, by split."""
-    places, find, require, read = _KINDS[kind]
+    places, require, read = _KINDS[kind]
     root = config.paths.data
     records: dict[str, list[Any]] = {}
     for split in vqa_json.SPLITS:
         if not places(root, split):
             continue
-        path = find(root, split)
+        path = next(filter(Path.is_file, places(root, split)), None)
         report.file(path or places(root, split)[0])
         with report.going_on(needed=path is not None or split in needed):
             records[split] = read(require(root, split))
@@ -99,11 +100,11 @@ def _check_features(
     paths = config.paths
     place = Path(paths.features or Path(paths.data, "coco_extract"))
     with contextlib.suppress(DataError):
-        place = vqa_json.find_feature_folders(paths.data, paths.features)[0].parent
-    for name in vqa_json.FEATURE_FOLDERS if not place.is_file() else ():
+        place = find_feature_folders(paths.data, paths.features)[0].parent
+    for name in FEATURE_FOLDERS if not place.is_file() else ():
         report.file(place / name)
     with report.going_on():
-        source = vqa_json.question_features(paths.data, paths.features, config.model.feature_size)
+        source = question_features(paths.data, paths.features, config.model.feature_size)
         images = {split: (question.image_id for question in asked) for split, asked in questions.items()}
         there = check_images(report, source, images, needed)
         for _ in read_images(report, source, there, full, REGIONS):
