@@ -36,10 +36,10 @@ def operation_cost(name: str, sizes: Sizes, positions: int, memory: int = 0) -> 
     with torch.device("meta"):
         operation = build_operation(name, sizes).eval()
         x, states = torch.empty(1, positions, sizes.hidden), torch.empty(1, memory, sizes.hidden)
-        relation = Relation(torch.empty(1, positions, positions, sizes.relation_size))
+        embedding = torch.empty(1, positions, positions, sizes.relation_size)
     # Fused attention is not made of products that the counter knows; the plain form is.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
-        operation(x, None, Memory(states), relation)
+        operation(x, None, Memory(states), Relation(lambda reader: reader(embedding)))
     parameters = sum(parameter.numel() for parameter in operation.parameters())
     return Cost(parameters, counter.get_total_flops() // 2)
 
@@ -50,8 +50,6 @@ def block_costs(rows: Sequence[Sequence[str]], sizes: Sizes, positions: int, mem
     return [sum((costs[name] for name in row), Cost()) for row in rows]
 
 
-def genotype_costs(
-    genotype: Genotype, sizes: Sizes, *, regions: int, tokens: int
-) -> tuple[list[Cost], list[Cost]]:
+def genotype_costs(genotype: Genotype, sizes: Sizes, *, regions: int, tokens: int) -> tuple[list[Cost], list[Cost]]:
     """Return the costs of all encoder blocks, over `tokens`, and of all decoder blocks, over `regions`."""
     return block_costs(genotype.encoder, sizes, tokens), block_costs(genotype.decoder, sizes, regions, tokens)

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from mmnas.models.folding import attend_folded, fold, folding_pays
 from mmnas.models.layers import MLP, MultiHeadAttention
 from mmnas.models.network import MMNasNet
-from mmnas.models.relation import ComputedRelation, Relation, RelationReader, log_bias
+from mmnas.models.relation import Relation, RelationReader, log_bias
 
 # Values that a 16-bit draw takes, and the draws that one number of the generator gives.
 _LEVELS, _DRAWS = 2**16, 4
@@ -165,13 +165,8 @@ class FastNetwork(MMNasNet):
             for part in zip(boxes.split(at_a_time), mask.split(at_a_time), strict=True)
         ]
         biases = torch.cat(parts).split([each.out_features for each in readers], dim=1)
-        return ComputedRelation(dict(zip(readers, biases, strict=True)))
+        return Relation(dict(zip(readers, biases, strict=True)).__getitem__)
 
 
-_KERNELS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.Linear: FastLinear,
-    nn.Dropout: FastDropout,
-    MLP: FastMLP,
-    MultiHeadAttention: FastAttention,
-    MMNasNet: FastNetwork,
-}
+_FAST: tuple[type[nn.Module], ...] = (FastLinear, FastDropout, FastMLP, FastAttention, FastNetwork)
+_KERNELS = {kernel.__bases__[0]: kernel for kernel in _FAST}

@@ -39,6 +39,6 @@ def attend_folded(attention: MultiHeadAttention, x: Tensor, folded: Folded, mask
 
 
 def folding_pays(attention: MultiHeadAttention, queries: int, keys: int) -> bool:
-    """Whether folding saves time on a CPU, where batched products run at about a sixth of the speed of large ones."""
+    """Whether folding saves time on a CPU, where batched products run at about a sixth of the speed."""
     inner, heads = attention.key.out_features, attention.key.out_features // attention.head_width
     return keys * (inner + 6 * heads * queries) < queries * inner

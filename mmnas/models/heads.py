@@ -13,10 +13,8 @@ class FusionHead(nn.Module):
 
     def __init__(self, *, hidden: int, pooling_size: int, glimpses: int, pooled: int, outputs: int, dropout: float):
         super().__init__()
-        self.language_pooling, self.region_pooling = (
-            AttentionPooling(hidden=hidden, inner=pooling_size, glimpses=glimpses, out=pooled, dropout=dropout)
-            for _ in range(2)
-        )
+        self.language_pooling = AttentionPooling(hidden, pooling_size, glimpses, pooled, dropout)
+        self.region_pooling = AttentionPooling(hidden, pooling_size, glimpses, pooled, dropout)
         self.norm = LayerNorm(pooled)
         self.classifier = nn.Linear(pooled, outputs)
 
@@ -36,9 +34,7 @@ class GroundingHead(nn.Module):
         self, *, hidden: int, pooling_size: int, glimpses: int, pooled: int, dropout: float, softmax: bool = True
     ) -> None:
         super().__init__()
-        self.language_pooling = AttentionPooling(
-            hidden=hidden, inner=pooling_size, glimpses=glimpses, out=pooled, dropout=dropout
-        )
+        self.language_pooling = AttentionPooling(hidden, pooling_size, glimpses, pooled, dropout)
         self.region_linear = nn.Linear(hidden, pooled)
         self.norm = LayerNorm(pooled)
         self.score = nn.Linear(pooled, 1)

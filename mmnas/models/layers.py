@@ -47,9 +47,7 @@ class MultiHeadAttention(nn.Module):
     With `relation_size`, a relation may add a bias of its own to the scaled logits of every head.
     """
 
-    def __init__(
-        self, *, hidden: int, inner: int, head_width: int, dropout: float, relation_size: int | None = None
-    ) -> None:
+    def __init__(self, hidden: int, inner: int, head_width: int, dropout: float, relation_size: int = 0) -> None:
         super().__init__()
         if inner % head_width:
             raise ValueError(f"inner width {inner} is not a multiple of the head width {head_width}")
@@ -88,7 +86,7 @@ class MultiHeadAttention(nn.Module):
 class MLP(nn.Module):
     """Linear, ReLU, dropout, Linear."""
 
-    def __init__(self, *, size: int, inner: int, out: int, dropout: float) -> None:
+    def __init__(self, size: int, inner: int, out: int, dropout: float) -> None:
         super().__init__()
         self.hidden = nn.Linear(size, inner)
         self.dropout = nn.Dropout(dropout)
@@ -102,9 +100,9 @@ class MLP(nn.Module):
 class AttentionPooling(nn.Module):
     """AttFlat: each glimpse is a softmax over the valid positions; the weighted sums are merged."""
 
-    def __init__(self, *, hidden: int, inner: int, glimpses: int, out: int, dropout: float) -> None:
+    def __init__(self, hidden: int, inner: int, glimpses: int, out: int, dropout: float) -> None:
         super().__init__()
-        self.mlp = MLP(size=hidden, inner=inner, out=glimpses, dropout=dropout)
+        self.mlp = MLP(hidden, inner, glimpses, dropout)
         self.merge = nn.Linear(glimpses * hidden, out)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:

@@ -26,7 +26,6 @@ class MMNasNet(nn.Module):
 
     def __init__(
         self,
-        *,
         token_stem: TokenStem,
         region_stem: RegionStem,
         relation: RelationEmbedding | None,
@@ -53,28 +52,28 @@ class MMNasNet(nn.Module):
         if "pair_images" in batch:
             images, captions = batch["pair_images"], batch["pair_captions"]
             regions, region_mask = regions.index_select(0, images), region_mask[images]
-            relation = None if relation is None else relation.take(images)
+            relation = None if relation is None else Relation(relation.bias, images)
             memory, token_mask = memory.index_select(0, captions), token_mask[captions]
         regions = self.backbone.decode(regions, region_mask, Memory(memory, token_mask), relation)
         return self.head(memory, token_mask, regions, region_mask)
 
     def relate(self, boxes: Tensor, mask: Tensor) -> Relation | None:
         """Return the relation of boxes (B, N, 4) under mask (B, N); None if no block reads it."""
-        return None if self.relation is None else Relation(self.relation(boxes, mask))
+        if self.relation is None:
+            return None
+        embedding = self.relation(boxes, mask)  # (B, N, N, R)
+        return Relation(lambda reader: reader(embedding))
 
 
 def build_network(
     *,
     genotype: Genotype,
     head: nn.Module,
+    sizes: Sizes,
     vocabulary_size: int,
-    hidden_size: int,
-    head_scale: int,
-    feature_size: int,
     word_size: int,
-    relation_size: int,
+    feature_size: int,
     box_size: int,
-    dropout: float,
     word_vectors: np.ndarray | None = None,
 ) -> MMNasNet:
     """Build the network of a genotype around a task's head.
@@ -82,11 +81,10 @@ def build_network(
     `word_vectors` (vocabulary_size, word_size) initialize the embedding. Raises `ConfigError` when they do
     not fit, or an operation does not fit the hidden size.
     """
-    sizes = Sizes(hidden_size, relation_size, head_scale, dropout)
     network = MMNasNet(
-        token_stem=TokenStem(vocabulary_size=vocabulary_size, word_size=word_size, hidden=hidden_size),
-        region_stem=RegionStem(feature_size=feature_size, hidden=hidden_size, box_size=box_size),
-        relation=RelationEmbedding(relation_size) if genotype.uses_relation else None,
+        token_stem=TokenStem(vocabulary_size=vocabulary_size, word_size=word_size, hidden=sizes.hidden),
+        region_stem=RegionStem(feature_size=feature_size, hidden=sizes.hidden, box_size=box_size),
+        relation=RelationEmbedding(sizes.relation_size) if genotype.uses_relation else None,
         backbone=EncoderDecoder(build_blocks(genotype.encoder, sizes), build_blocks(genotype.decoder, sizes)),
         head=head,
     )

@@ -106,13 +106,9 @@ class SelfAttention(Residual):
 
     def __init__(self, spec: OperationSpec, sizes: Sizes) -> None:
         super().__init__(spec, sizes)
-        self.attention = MultiHeadAttention(
-            hidden=sizes.hidden,
-            inner=spec.inner_scale * sizes.hidden,
-            head_width=spec.size * sizes.head_scale,
-            dropout=sizes.dropout,
-            relation_size=sizes.relation_size if spec.reads == "relation" else None,
-        )
+        inner, head_width = spec.inner_scale * sizes.hidden, spec.size * sizes.head_scale
+        relation_size = sizes.relation_size if spec.reads == "relation" else 0
+        self.attention = MultiHeadAttention(sizes.hidden, inner, head_width, sizes.dropout, relation_size)
 
     def f(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Attend to the valid positions of x."""
@@ -152,7 +148,7 @@ class FeedForward(Residual):
     def __init__(self, spec: OperationSpec, sizes: Sizes) -> None:
         super().__init__(spec, sizes)
         hidden = sizes.hidden
-        self.mlp = MLP(size=hidden, inner=spec.size * hidden, out=hidden, dropout=sizes.dropout)
+        self.mlp = MLP(hidden, spec.size * hidden, hidden, sizes.dropout)
 
     def f(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Apply the MLP at every position."""
@@ -166,7 +162,7 @@ class DeepFeedForward(Residual):
         super().__init__(spec, sizes)
         inner = spec.size * sizes.hidden
         self.first = nn.Linear(sizes.hidden, inner)
-        self.mlp = MLP(size=inner, inner=inner, out=sizes.hidden, dropout=sizes.dropout)
+        self.mlp = MLP(inner, inner, sizes.hidden, sizes.dropout)
 
     def f(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Apply the three linears at every position."""
@@ -240,7 +236,7 @@ FAMILIES: dict[str, type[Operation]] = {
 
 
 def build_operation(name: str, sizes: Sizes) -> Operation:
-    """Build the operation called `name`; raises `ConfigError` if its heads do not fit the hidden size."""
+    """Build an operation. Raises `ConfigError` if its heads do not fit the hidden size."""
     spec = OPERATIONS[name]
     try:
         return FAMILIES[spec.family](spec, sizes)

@@ -9,7 +9,7 @@ Letters: I images, N regions, C captions of one length, T tokens, J images per c
 h heads.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,8 +21,8 @@ from mmnas.models.folding import Folded, attend_folded, fold
 from mmnas.models.heads import FusionHead
 from mmnas.models.layers import MultiHeadAttention
 from mmnas.models.network import MMNasNet
-from mmnas.models.operations import Memory, Operation, ParallelOperations
-from mmnas.models.relation import ComputedRelation, RelationReader
+from mmnas.models.operations import GuidedAttention, Memory
+from mmnas.models.relation import Relation, RelationReader
 
 MEMORY_BUDGET = 2**27
 """Bytes that the pairs decoded at a time may take, and likewise the captions held at a time."""
@@ -36,7 +36,7 @@ class ImageStates:
 
     regions: Tensor
     mask: Tensor | None
-    relation: ComputedRelation
+    biases: dict[RelationReader, Tensor]
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -44,7 +44,7 @@ class ImageStates:
     @property
     def size(self) -> int:
         """Bytes held."""
-        return sum(tensor.nbytes for tensor in (self.regions, *self.relation.biases.values()))
+        return sum(tensor.nbytes for tensor in (self.regions, *self.biases.values()))
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,6 @@ class CaptionStates:
     states: Tensor
     pooled: Tensor
     folded: dict[MultiHeadAttention, Folded]
-
-    def __len__(self) -> int:
-        return len(self.pooled)
 
 
 class CaptionMemory(Memory):
@@ -82,10 +79,10 @@ class PairScorer:
         self.network = network
         self.head = cast(FusionHead, network.head)
         self.budget = budget
-        blocks = cast(Iterable[ParallelOperations], network.backbone.decoder)
-        reading = [any(each.reads == "memory" for each in cast(Iterable[Operation], block)) for block in blocks]
+        blocks = network.backbone.decoder
+        reading = [any(getattr(each, "reads", "") == "memory" for each in block.modules()) for block in blocks]
         first = (*reading, True).index(True)
-        self.prefix, self.rest = network.backbone.decoder[:first], network.backbone.decoder[first:]
+        self.prefix, self.rest = blocks[:first], blocks[first:]
 
     def images(self, batch: dict[str, Tensor]) -> ImageStates:
         """Run the image side of a batch: features, boxes, image_sizes and region_mask, as everywhere."""
@@ -97,7 +94,7 @@ class PairScorer:
             regions = block(regions, valid, None, relation)
         readers = (module for module in self.rest.modules() if isinstance(module, RelationReader))
         biases = {} if relation is None else {reader: relation.bias(reader) for reader in readers}
-        return ImageStates(regions, valid, ComputedRelation(biases))
+        return ImageStates(regions, valid, biases)
 
     def captions(self, tokens: Tensor) -> CaptionStates:
         """Run the language side of captions of one length: token ids (C, T), all valid."""
@@ -107,19 +104,12 @@ class PairScorer:
 
     def groups(self, lengths: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the indices of captions of equal length, as many at a time as the budget has room for."""
-        reading = (each for block in self.rest for each in block if each.reads == "memory")
-        attentions = [m for each in reading for m in each.modules() if isinstance(m, MultiHeadAttention)]
-        sizes = (each.key.weight.numel() // each.head_width for each in attentions)  # heads * H, as folded
-        token_bytes = 4 * 2 * sum(sizes)
+        guided = [module.attention for module in self.rest.modules() if isinstance(module, GuidedAttention)]
+        token_bytes = 4 * 2 * sum(each.key.weight.numel() // each.head_width for each in guided)  # heads * H
         for length in np.unique(lengths):
             indices = np.flatnonzero(lengths == length)
             most = max(1, self.budget // max(1, int(length) * token_bytes))
             yield from (indices[start : start + most] for start in range(0, len(indices), most))
-
-    def matrix(self, images: ImageStates, captions: CaptionStates) -> Tensor:
-        """Return the logits (I, C) of all pairs, float32."""
-        rows = torch.arange(len(images), device=images.regions.device).expand(len(captions), -1)
-        return self.score(images, rows, captions).T
 
     def score(self, images: ImageStates, rows: Tensor, captions: CaptionStates) -> Tensor:
         """Return the logits (C, J), float32, of each caption with the images that its row (J,) names."""
@@ -137,7 +127,7 @@ class PairScorer:
         regions, hidden = images.regions.shape[1:]
         linears = (module for module in self.rest.modules() if isinstance(module, nn.Linear))
         widest = max((linear.out_features for linear in linears), default=hidden)
-        heads = max((bias.shape[1] for bias in images.relation.biases.values()), default=0)
+        heads = max((bias.shape[1] for bias in images.biases.values()), default=0)
         return max(1, self.budget // (4 * regions * (6 * hidden + 2 * widest + 2 * heads * regions)))
 
     def _decode(self, images: ImageStates, rows: Tensor, captions: CaptionStates, chosen: slice) -> Tensor:
@@ -145,7 +135,8 @@ class PairScorer:
         indices = rows.flatten()  # (P,): all images of a caption, then those of the next
         x = images.regions.index_select(0, indices)  # (P, N, H)
         mask = None if images.mask is None else images.mask[indices]
-        memory, relation = CaptionMemory(captions, chosen, rows.shape[1]), images.relation.take(indices)
+        memory = CaptionMemory(captions, chosen, rows.shape[1])
+        relation = Relation(images.biases.__getitem__, indices)
         for block in self.rest:
             x = block(x, mask, memory, relation)
         valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask

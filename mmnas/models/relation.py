@@ -4,7 +4,7 @@ They are computed on the device, once per forward pass, from the boxes of a batc
 Letters: B batch, N regions, R relation size, h heads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -67,33 +67,16 @@ def log_bias(read: Tensor) -> Tensor:
 
 
 class Relation:
-    """The relation of every pair of regions, as operations see it: it hands out one bias per reader."""
+    """The relation of every pair of regions, as operations see it: it hands out the bias of each reader.
 
-    def __init__(self, embedding: Tensor, rows: Tensor | None = None) -> None:
-        self.embedding, self.rows = embedding, rows
+    `read` computes a reader's bias (B, h, N, N), or looks up what was computed before. With `rows`, the relation
+    is that of the images which they name.
+    """
 
-    def bias(self, reader: nn.Module) -> Tensor:
-        """Return what the relation adds to the logits of the attention that `reader` belongs to, (B, h, N, N)."""
-        bias = self._read(reader)
+    def __init__(self, read: Callable[[RelationReader], Tensor], rows: Tensor | None = None) -> None:
+        self.read, self.rows = read, rows
+
+    def bias(self, reader: RelationReader) -> Tensor:
+        """Return what the relation adds to the logits of the attention that `reader` belongs to."""
+        bias = self.read(reader)
         return bias if self.rows is None else bias.index_select(0, self.rows)
-
-    def take(self, rows: Tensor) -> "Relation":
-        """Return the relation of chosen images, given as their rows in the batch."""
-        return type(self)(self.embedding, rows)
-
-    def _read(self, reader: nn.Module) -> Tensor:
-        return reader(self.embedding)
-
-
-class ComputedRelation(Relation):
-    """A relation whose biases were computed before."""
-
-    def __init__(self, biases: Mapping[nn.Module, Tensor], rows: Tensor | None = None) -> None:
-        self.biases, self.rows = biases, rows
-
-    def take(self, rows: Tensor) -> "ComputedRelation":
-        """Return the relation of chosen images, given as their rows in the batch."""
-        return ComputedRelation(self.biases, rows)
-
-    def _read(self, reader: nn.Module) -> Tensor:
-        return self.biases[reader]

@@ -25,9 +25,8 @@ Path = Sequence[int]
 def space_of(config: Config) -> Genotype:
     """Return the search space that a configuration describes: a genotype whose rows list all candidates."""
     search = config.search
-    return search_space(
-        search.encoder_blocks, search.decoder_blocks, search.encoder_candidates, search.decoder_candidates
-    )
+    blocks = search.encoder_blocks, search.decoder_blocks
+    return search_space(*blocks, search.encoder_candidates, search.decoder_candidates)
 
 
 @dataclass(frozen=True)
@@ -94,11 +93,8 @@ class Supernet(nn.Module):
 
     def _around(self, blocks: Sequence[nn.Module], uses_relation: bool) -> MMNasNet:
         weights, cut = self.weights, len(self.space.encoder)
-        network = type(weights)(  # plain, or fast on a CPU, as the weights are
-            token_stem=weights.token_stem,
-            region_stem=weights.region_stem,
-            relation=weights.relation if uses_relation else None,
-            backbone=EncoderDecoder(blocks[:cut], blocks[cut:]),
-            head=weights.head,
-        )
+        relation = weights.relation if uses_relation else None
+        backbone = EncoderDecoder(blocks[:cut], blocks[cut:])
+        kind = type(weights)  # the plain network, or the one that is fast on a CPU
+        network = kind(weights.token_stem, weights.region_stem, relation, backbone, weights.head)
         return network.train(weights.training)
