@@ -6,6 +6,8 @@ attention with dropout for a CPU. Under autocast, and for other dtypes, the modu
 Figures: docs/performance.md. Letters: B batch, N regions, I inputs, O outputs, R relation size, h heads.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,13 +66,13 @@ class _OneDNNLinear(torch.autograd.Function):
     """`F.linear` of rows (rows, I) with every product, forward and backward, by oneDNN."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         return _product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         return (
@@ -94,7 +96,7 @@ class _Dropped(torch.autograd.Function):
     """Dropout with a mask of one byte a value, drawn 16 bits at a time."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, p: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
         level = min(round(p * _LEVELS), _LEVELS - 1)
         numbers = torch.empty(-(-x.numel() // _DRAWS), dtype=torch.int64).random_(-(2**63), None)
         draws = numbers.view(torch.int16)[: x.numel()].view(x.shape)  # uniform from -2**15 on
@@ -105,7 +107,7 @@ class _Dropped(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (kept,) = ctx.saved_tensors
         return (gradient * kept).mul_(ctx.scale), None
 

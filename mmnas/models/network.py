@@ -4,6 +4,7 @@ Letters: B batch, T tokens, N regions, D region feature size, H hidden size.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class MMNasNet(nn.Module):
         self.backbone = backbone
         self.head = head
 
-    def forward(self, batch: Mapping[str, Tensor]):
+    def forward(self, batch: Mapping[str, Tensor]) -> Any:
         """Run a batch (the names and shapes of `mmnas.batch`) and return the head's output.
 
         Images and captions belong together row by row, unless `pair_images` (P,) and `pair_captions` (P,) name
@@ -89,15 +90,11 @@ def build_network(
         head=head,
     )
     if word_vectors is not None:
-        _initialize_embedding(network.token_stem.embedding, word_vectors)
+        embedding = network.token_stem.embedding.weight
+        if word_vectors.shape != embedding.shape:
+            raise ConfigError(
+                f"word vectors are {word_vectors.shape}, the embedding is {tuple(embedding.shape)}; "
+                "give vectors of the model's word size (model.word_size)"
+            )
+        embedding.data.copy_(torch.from_numpy(word_vectors))
     return network
-
-
-def _initialize_embedding(embedding: nn.Embedding, vectors: np.ndarray) -> None:
-    if vectors.shape != tuple(embedding.weight.shape):
-        raise ConfigError(
-            f"word vectors are {vectors.shape}, the embedding is {tuple(embedding.weight.shape)}; "
-            "give vectors of the model's word size (model.word_size)"
-        )
-    with torch.no_grad():
-        embedding.weight.copy_(torch.from_numpy(vectors))

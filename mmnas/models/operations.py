@@ -147,8 +147,7 @@ class FeedForward(Residual):
 
     def __init__(self, spec: OperationSpec, sizes: Sizes) -> None:
         super().__init__(spec, sizes)
-        hidden = sizes.hidden
-        self.mlp = MLP(hidden, spec.size * hidden, hidden, sizes.dropout)
+        self.mlp = MLP(sizes.hidden, spec.size * sizes.hidden, sizes.hidden, sizes.dropout)
 
     def f(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Apply the MLP at every position."""
@@ -190,8 +189,8 @@ class Convolution(Residual):
 
     def __init__(self, spec: OperationSpec, sizes: Sizes, groups: int = 1) -> None:
         super().__init__(spec, sizes)
-        hidden, kernel = sizes.hidden, spec.size
-        self.conv = nn.Conv1d(hidden, hidden, kernel, padding=kernel // 2, groups=groups)
+        hidden = sizes.hidden
+        self.conv = nn.Conv1d(hidden, hidden, spec.size, padding=spec.size // 2, groups=groups)
 
     def f(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Convolve along the positions."""

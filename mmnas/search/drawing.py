@@ -21,8 +21,7 @@ PALETTE = """
     #a9b4c2 #5f6f85 #c9a000 #2b6cb0 #7b4fb0 #dd6b10 #c02f80 #0e94a0 #8a6030 #2f8f4e #83a010 #c53030 #3f3f9f #b07050
 """.split()
 # Words of family names that are abbreviations.
-WORDS = {"att": "attention", "rel": "relational", "uniimg": "joint", "sep": "separable", "std": "standard"}
-WORDS |= {"conv": "convolution", "gelu": "GELU"}
+WORDS = {"att": "attention", "rel": "relational", "sep": "separable", "std": "standard", "conv": "convolution"}
 LINE_STYLES = ("-", "--", ":", "-.")
 
 

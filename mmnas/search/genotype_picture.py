@@ -42,8 +42,8 @@ def draw_architecture(
     axes.text(width / 2, height - 0.3, title, fontsize=12, weight="bold", color=drawing.INK, **text)
     axes.text(width / 2, height - 0.53, subtitle, fontsize=8.5, color=drawing.GRAY, **text)
     left, right = SIDE, width - SIDE - columns[1]
-    _draw_column(axes, left, columns[0], "tokens", genotype.encoder, "encoder output")
-    _draw_column(axes, right, columns[1], "regions", genotype.decoder, "decoder output")
+    _draw_column(axes, left, columns[0], (("tokens",), *genotype.encoder, ("encoder output",)))
+    _draw_column(axes, right, columns[1], (("regions",), *genotype.decoder, ("decoder output",)))
     _annotate(axes, left - 0.2, costs[0], "{1:>10} {0:>6}", ha="right")
     _annotate(axes, width - SIDE + 0.2, costs[1], "{0:<6} {1:>10}", ha="left")
     _join(axes, genotype, left + columns[0], right)
@@ -61,13 +61,13 @@ def _height_of(axes: Axes, block: int) -> float:
     return axes.get_ylim()[1] - TOP - (block + 1) * PITCH
 
 
-def _draw_column(axes: Axes, left: float, width: float, start: str, rows: Sequence[Row], end: str) -> None:
+def _draw_column(axes: Axes, left: float, width: float, rows: Sequence[Row]) -> None:
     """Draw a stream's chain: the name of its input, its blocks, the name of its output."""
-    for block, row in enumerate(((start,), *rows, (end,)), start=-1):
+    for block, row in enumerate(rows, start=-1):
         y, middle, step = _height_of(axes, block), left + width / 2, (width + PLUS) / len(row)
         for index, name in enumerate(row):
             x = left + index * step
-            color, tint = (drawing.color_of(name), 0.22) if 0 <= block < len(rows) else (drawing.GRAY, 0)
+            color, tint = (drawing.color_of(name), 0.22) if name in OPERATIONS else (drawing.GRAY, 0)
             _draw_box(axes, x, y, step - PLUS, drawing.short_name(name), color, tint)
             if index:
                 axes.text(x - PLUS / 2, y, "+", ha="center", va="center", fontsize=9, color=drawing.INK)
@@ -98,10 +98,9 @@ def _annotate(axes: Axes, x: float, costs: Sequence[Cost], form: str, ha: Any) -
 
 def _join(axes: Axes, genotype: Genotype, left: float, right: float) -> None:
     """Lead the encoder's output, from `left`, to every decoder block that reads it, at `right`."""
-    rows = enumerate(genotype.decoder)
-    readers = [block for block, row in rows if any(OPERATIONS[name].reads == "memory" for name in row)]
+    reading = [any(OPERATIONS[name].reads == "memory" for name in row) for row in genotype.decoder]
     start, middle = _height_of(axes, len(genotype.encoder)), (left + right) / 2
-    ends = [_height_of(axes, block) for block in readers]
+    ends = [_height_of(axes, block) for block, reads in enumerate(reading) if reads]
     if ends:
         axes.hlines(start, left, middle, color=drawing.MEMORY, lw=1.1)
         axes.vlines(middle, min(start, *ends), max(start, *ends), color=drawing.MEMORY, lw=1.1)

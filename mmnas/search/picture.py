@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 COLUMNS = 6
 PANEL_WIDTH, PANEL_HEIGHT, HEADING, LEGEND_LINE, LOSS_HEIGHT = 1.8, 1.3, 0.5, 0.2, 2.0  # inches
-TITLE: dict[str, Any] = {"alignment": "left", "title_fontproperties": {"size": 11, "weight": "bold"}}
 
 
 def draw_search(history: SearchHistory, title: str) -> Figure:
@@ -48,8 +47,8 @@ def _draw_stream(part: SubFigure, history: SearchHistory, stream: str) -> None:
             axes.tick_params(labelbottom=index + COLUMNS >= blocks)
     looks = zip(names, line_styles(names), strict=True)
     lines = [Line2D([], [], color=color_of(name), ls=style, lw=2, label=short_name(name)) for name, style in looks]
-    legend = part.legend(handles=lines, loc="outside upper left", ncols=COLUMNS, frameon=False, fontsize=9, **TITLE)
-    legend.set_title(STREAM_NAMES[stream])
+    part.legend(handles=lines, loc="outside upper left", ncols=COLUMNS, frameon=False, fontsize=9)
+    part.suptitle(STREAM_NAMES[stream], x=0.01, ha="left", fontsize=11, weight="bold", color=INK)
 
 
 def _draw_block(axes: Axes, history: SearchHistory, stream: str, block: int) -> None:
@@ -78,9 +77,7 @@ def _draw_loss(axes: Axes, history: SearchHistory) -> None:
 
 def _finish(axes: Axes, history: SearchHistory, ticks: int) -> None:
     """Set what all panels share: epochs below, a quiet frame, a line where architecture steps begin."""
-    first, last = history.epochs[0].epoch, history.epochs[-1].epoch
-    room = 1 if first == last else 0
-    axes.set_xlim(first - room, last + room)
+    axes.margins(x=0)
     axes.locator_params(axis="x", nbins=ticks, integer=True, min_n_ticks=1)
     axes.tick_params(labelsize=7.5, colors=GRAY, length=2)
     axes.spines[["top", "right"]].set_visible(False)

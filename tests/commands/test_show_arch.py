@@ -144,7 +144,7 @@ def test_the_picture_shows_who_reads_the_encoder():
     labels = {text.get_text().strip() for text in axes.texts}
     assert {"tokens", "regions", "SA", "GA", "FFN", "+", "uniimg_att_32", "1.05 M      0"} <= labels
     legend = {text.get_text() for text in axes.get_legend().get_texts()}
-    assert legend == {"self attention", "guided attention", "joint attention", "feed forward", "skip connect"}
+    assert legend == {"self attention", "guided attention", "uniimg attention", "feed forward", "skip connect"}
 
 
 def test_a_picture_that_cannot_be_written_is_an_error(capsys, tmp_path, file):
