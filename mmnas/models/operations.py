@@ -189,8 +189,7 @@ class Convolution(Residual):
 
     def __init__(self, spec: OperationSpec, sizes: Sizes, groups: int = 1) -> None:
         super().__init__(spec, sizes)
-        hidden = sizes.hidden
-        self.conv = nn.Conv1d(hidden, hidden, spec.size, padding=spec.size // 2, groups=groups)
+        self.conv = nn.Conv1d(sizes.hidden, sizes.hidden, spec.size, padding=spec.size // 2, groups=groups)
 
     def f(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Convolve along the positions."""

@@ -76,9 +76,8 @@ class PairScorer:
     """Scores pairs with a network in evaluation mode whose head is a `FusionHead` of one output."""
 
     def __init__(self, network: MMNasNet, budget: int = MEMORY_BUDGET) -> None:
-        self.network = network
+        self.network, self.budget = network, budget
         self.head = cast(FusionHead, network.head)
-        self.budget = budget
         blocks = network.backbone.decoder
         reading = [any(getattr(each, "reads", "") == "memory" for each in block.modules()) for block in blocks]
         first = (*reading, True).index(True)

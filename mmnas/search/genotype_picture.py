@@ -23,9 +23,7 @@ LEGEND_LINE, LEGEND_COLUMNS = 0.2, 3
 COLUMN, CELL, CHARACTER = 1.5, 0.26, 0.08  # least width of a column; a box's margins; a label's mean character
 
 
-def draw_architecture(
-    genotype: Genotype, costs: tuple[Sequence[Cost], Sequence[Cost]], *, title: str, subtitle: str
-) -> Figure:
+def draw_architecture(genotype: Genotype, costs: Sequence[Sequence[Cost]], title: str, subtitle: str) -> Figure:
     """Draw a genotype; `costs` are those of its encoder and decoder blocks, whose parameters are shown."""
     from matplotlib.figure import Figure
 

@@ -47,7 +47,7 @@ def _draw_stream(part: SubFigure, history: SearchHistory, stream: str) -> None:
             axes.tick_params(labelbottom=index + COLUMNS >= blocks)
     looks = zip(names, line_styles(names), strict=True)
     lines = [Line2D([], [], color=color_of(name), ls=style, lw=2, label=short_name(name)) for name, style in looks]
-    part.legend(handles=lines, loc="outside upper left", ncols=COLUMNS, frameon=False, fontsize=9)
+    part.legend(handles=lines, loc="outside upper center", ncols=COLUMNS, frameon=False, fontsize=9)
     part.suptitle(STREAM_NAMES[stream], x=0.01, ha="left", fontsize=11, weight="bold", color=INK)
 
 
