@@ -18,6 +18,7 @@ from benchmarks.published import (
 from benchmarks.timing import matrix_work
 from mmnas.configs import load_config
 from mmnas.genotype import read_genotype
+from mmnas.models.cpu import use_cpu_kernels
 from mmnas.tasks import task_named
 from mmnas.tasks.base import Task
 from mmnas.tasks.grounding_loss import grounding_targets
@@ -36,6 +37,7 @@ def networks(name: str) -> tuple[Task, nn.Module, nn.Module]:
     head = PlainGroundingHead() if name == "vgd" else PlainFusionHead(ANSWERS if name == "vqa" else 1)
     published = PublishedNetwork(genotype, WORDS, head)
     published.load_state_dict(ours.state_dict())
+    use_cpu_kernels(ours)
     return task, ours, published
 
 

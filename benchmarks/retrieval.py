@@ -85,7 +85,8 @@ def block_logits(network: nn.Module, data: PairDataset, images: np.ndarray, capt
     states = scorer.images(collate([data.images[int(place)] for place in images]))
     scores = torch.empty(len(images), len(captions))
     for places, tokens in token_groups(scorer, data.tokens, captions, torch.device("cpu")):
-        scores[:, places] = scorer.matrix(states, scorer.captions(tokens))
+        rows = torch.arange(len(states)).expand(len(places), -1)
+        scores[:, places] = scorer.score(states, rows, scorer.captions(tokens)).T
     return scores
 
 

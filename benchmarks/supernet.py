@@ -21,9 +21,13 @@ from torch import Tensor, nn
 
 from mmnas.batch import Batch
 from mmnas.configs import load_config
+from mmnas.genotype import Genotype
+from mmnas.models.cpu import use_cpu_kernels
+from mmnas.models.network import MMNasNet
 from mmnas.search.architecture import Architecture
 from mmnas.search.supernet import Supernet, space_of
 from mmnas.tasks import task_named
+from mmnas.tasks.base import Task
 
 STEPS = 4
 PATHS = 3
@@ -35,6 +39,13 @@ def task_and_space():
     task = task_named("vqa")(config)
     task.vocabularies = {"tokens": [str(word) for word in range(2000)], "answers": [""] * 3129}
     return task, space_of(config)
+
+
+def build(task: Task, genotype: Genotype) -> MMNasNet:
+    """Build the network of a genotype, fast on a CPU."""
+    network = task.build_model(genotype, pretrained_words=False)
+    use_cpu_kernels(network)
+    return network
 
 
 def random_batch(samples: int = 64, regions: int = 36, tokens: int = 8) -> Batch:
@@ -68,12 +79,12 @@ def stepper(parameters: list[Tensor], network: Callable[[], nn.Module], task, ba
 def speed() -> None:
     """Print the supernet's steps per second over the plain network's."""
     task, space = task_and_space()
-    supernet, batch = Supernet(task.build_model(space, pretrained_words=False), space), random_batch()
+    supernet, batch = Supernet(build(task, space), space), random_batch()
     architecture = Architecture(space, "uniform", seed=0)
     ratios = []
     for seed in range(PATHS):
         path = architecture.draw(np.random.default_rng(seed))
-        plain = task.build_model(space.take(path), pretrained_words=False)
+        plain = build(task, space.take(path))
         steps = (
             stepper(list(supernet.parameters()), lambda path=path: supernet.network(path), task, batch),
             stepper(list(plain.parameters()), lambda plain=plain: plain, task, batch),
@@ -97,11 +108,11 @@ def measure(kind: str) -> None:
     warm_up()
     before = peak_mb()
     if kind == "supernet":
-        supernet = Supernet(task.build_model(space, pretrained_words=False), space)
+        supernet = Supernet(build(task, space), space)
         step = stepper(list(supernet.parameters()), lambda: supernet.network(path), task, batch)
         idle = megabytes(supernet) - megabytes(supernet.network(path))
     else:
-        plain, idle = task.build_model(space.take(path), pretrained_words=False), 0.0
+        plain, idle = build(task, space.take(path)), 0.0
         step = stepper(list(plain.parameters()), lambda: plain, task, batch)
     step()
     step()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmnas.models.linear import linear
+from mmnas.models.cpu import linear
 
 HEADINGS = ("work", "ratio", "min", "max", "to reach", "here", "published way", "of the matrix rate", "to reach")
 

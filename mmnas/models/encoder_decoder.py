@@ -1,20 +1,21 @@
 """The unified encoder-decoder (paper section 3.1): chained language blocks, chained image blocks.
 
-Letters: B batch, T tokens, N regions, H hidden size, R relation size. Masks are true where valid.
+Letters: B batch, T tokens, N regions, H hidden size. Masks are true where valid.
 """
 
 from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from mmnas.models.operations import Relation
+from mmnas.models.operations import Mask, Memory
+from mmnas.models.relation import Relation
 
 
 class EncoderDecoder(nn.Module):
     """A chain of encoder blocks over tokens, a chain of decoder blocks over regions.
 
-    Every block follows the signature of `operations.Operation`; every decoder block may read the final
-    encoder output. The two halves are apart so that retrieval can encode a caption once.
+    Every block has the signature of `operations.Operation`; every decoder block may read the final
+    encoder output. The two halves are separate so that retrieval can encode a caption once.
     """
 
     def __init__(self, encoder: Iterable[nn.Module], decoder: Iterable[nn.Module]) -> None:
@@ -22,21 +23,14 @@ class EncoderDecoder(nn.Module):
         self.encoder = nn.ModuleList(encoder)
         self.decoder = nn.ModuleList(decoder)
 
-    def encode(self, tokens: Tensor, token_mask: Tensor | None) -> Tensor:
-        """Chain the encoder blocks over tokens (B, T, H) under token_mask (B, T)."""
+    def encode(self, tokens: Tensor, mask: Mask) -> Tensor:
+        """Chain the encoder blocks over tokens (B, T, H) under mask (B, T)."""
         for block in self.encoder:
-            tokens = block(tokens, token_mask)
+            tokens = block(tokens, mask, None, None)
         return tokens
 
-    def decode(
-        self,
-        regions: Tensor,
-        region_mask: Tensor,
-        memory: Tensor,
-        memory_mask: Tensor,
-        relation: Relation,
-    ) -> Tensor:
-        """Chain the decoder blocks over regions (B, N, H); memory (B, T, H), relation as blocks take it."""
+    def decode(self, regions: Tensor, mask: Mask, memory: Memory, relation: Relation | None) -> Tensor:
+        """Chain the decoder blocks over regions (B, N, H) under mask (B, N)."""
         for block in self.decoder:
-            regions = block(regions, region_mask, memory, memory_mask, relation)
+            regions = block(regions, mask, memory, relation)
         return regions

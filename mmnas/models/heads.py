@@ -3,30 +3,20 @@
 Letters: B batch, T tokens, N regions, H hidden size, P pooled size (2H), A outputs.
 """
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from mmnas.models.layers import AttentionPooling, LayerNorm, mask_to_bias
-from mmnas.models.linear import Linear
 
 
 class FusionHead(nn.Module):
-    """Pool both streams, add, normalise, classify: logits (B, A). VQA has A answers, matching has one."""
+    """Pool both streams, add, normalize, classify: logits (B, A). VQA has A answers, matching has one."""
 
     def __init__(self, *, hidden: int, pooling_size: int, glimpses: int, pooled: int, outputs: int, dropout: float):
         super().__init__()
-        pooling: dict[str, Any] = {
-            "hidden": hidden,
-            "inner": pooling_size,
-            "glimpses": glimpses,
-            "out": pooled,
-            "dropout": dropout,
-        }
-        self.language_pooling = AttentionPooling(**pooling)
-        self.region_pooling = AttentionPooling(**pooling)
+        self.language_pooling = AttentionPooling(hidden, pooling_size, glimpses, pooled, dropout)
+        self.region_pooling = AttentionPooling(hidden, pooling_size, glimpses, pooled, dropout)
         self.norm = LayerNorm(pooled)
-        self.classifier = Linear(pooled, outputs)
+        self.classifier = nn.Linear(pooled, outputs)
 
     def forward(self, language: Tensor, token_mask: Tensor, regions: Tensor, region_mask: Tensor) -> Tensor:
         """Return logits (B, A) from language (B, T, H) and regions (B, N, H)."""
@@ -38,19 +28,17 @@ class FusionHead(nn.Module):
 
 
 class GroundingHead(nn.Module):
-    """Add the pooled language to every region, normalise; score each region and regress its box."""
+    """Add the pooled language to every region, normalize; score each region and regress its box."""
 
     def __init__(
         self, *, hidden: int, pooling_size: int, glimpses: int, pooled: int, dropout: float, softmax: bool = True
     ) -> None:
         super().__init__()
-        self.language_pooling = AttentionPooling(
-            hidden=hidden, inner=pooling_size, glimpses=glimpses, out=pooled, dropout=dropout
-        )
-        self.region_linear = Linear(hidden, pooled)
+        self.language_pooling = AttentionPooling(hidden, pooling_size, glimpses, pooled, dropout)
+        self.region_linear = nn.Linear(hidden, pooled)
         self.norm = LayerNorm(pooled)
-        self.score = Linear(pooled, 1)
-        self.box = Linear(pooled, 4)
+        self.score = nn.Linear(pooled, 1)
+        self.box = nn.Linear(pooled, 4)
         self.softmax = softmax
 
     def forward(

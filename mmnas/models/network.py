@@ -4,6 +4,7 @@ Letters: B batch, T tokens, N regions, D region feature size, H hidden size.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,8 @@ from torch import Tensor, nn
 from mmnas.errors import ConfigError
 from mmnas.genotype import Genotype
 from mmnas.models.encoder_decoder import EncoderDecoder
-from mmnas.models.layers import MultiHeadAttention
-from mmnas.models.operations import build_blocks
-from mmnas.models.relation import RelationEmbedding
+from mmnas.models.operations import Memory, Sizes, build_blocks
+from mmnas.models.relation import Relation, RelationEmbedding
 from mmnas.models.stems import RegionStem, TokenStem
 
 
@@ -27,7 +27,6 @@ class MMNasNet(nn.Module):
 
     def __init__(
         self,
-        *,
         token_stem: TokenStem,
         region_stem: RegionStem,
         relation: RelationEmbedding | None,
@@ -41,73 +40,61 @@ class MMNasNet(nn.Module):
         self.backbone = backbone
         self.head = head
 
-    def forward(self, batch: Mapping[str, Tensor]):
-        """Run a batch (the names and shapes of `tasks.base.Batch`) and return the head's output.
+    def forward(self, batch: Mapping[str, Tensor]) -> Any:
+        """Run a batch (the names and shapes of `mmnas.batch`) and return the head's output.
 
-        Its images and captions belong together row by row, unless `pair_images` (P,) and `pair_captions` (P,)
-        name the rows of P pairs: each image and caption then passes its stem and the encoder once.
+        Images and captions belong together row by row, unless `pair_images` (P,) and `pair_captions` (P,) name
+        the rows of P pairs: each image and caption then passes its stem and the encoder once.
         """
         token_mask, region_mask, boxes = batch["token_mask"], batch["region_mask"], batch["boxes"]
         memory = self.backbone.encode(self.token_stem(batch["tokens"]), token_mask)  # (B, T, H)
         regions = self.region_stem(batch["features"], boxes, batch["image_sizes"])  # (B, N, H)
-        terms = None if self.relation is None else self.relation.terms(boxes, region_mask, self._readers())
+        relation = self.relate(boxes, region_mask)
         if "pair_images" in batch:
             images, captions = batch["pair_images"], batch["pair_captions"]
             regions, region_mask = regions.index_select(0, images), region_mask[images]
-            if terms is not None:
-                terms = {reader: term.index_select(0, images) for reader, term in terms.items()}
+            relation = None if relation is None else Relation(relation.bias, images)
             memory, token_mask = memory.index_select(0, captions), token_mask[captions]
-        regions = self.backbone.decode(regions, region_mask, memory, token_mask, terms)
+        regions = self.backbone.decode(regions, region_mask, Memory(memory, token_mask), relation)
         return self.head(memory, token_mask, regions, region_mask)
 
-    def _readers(self) -> list[nn.Linear]:
-        """Return what reads the relation embedding: a linear in each relational attention."""
-        attentions = (each for each in self.backbone.decoder.modules() if isinstance(each, MultiHeadAttention))
-        return [attention.relation for attention in attentions if attention.relation is not None]
+    def relate(self, boxes: Tensor, mask: Tensor) -> Relation | None:
+        """Return the relation of boxes (B, N, 4) under mask (B, N); None if no block reads it."""
+        if self.relation is None:
+            return None
+        embedding = self.relation(boxes, mask)  # (B, N, N, R)
+        return Relation(lambda reader: reader(embedding))
 
 
 def build_network(
     *,
     genotype: Genotype,
     head: nn.Module,
+    sizes: Sizes,
     vocabulary_size: int,
-    hidden_size: int,
-    head_scale: int,
-    feature_size: int,
     word_size: int,
-    relation_size: int,
+    feature_size: int,
     box_size: int,
-    dropout: float,
     word_vectors: np.ndarray | None = None,
 ) -> MMNasNet:
     """Build the network of a genotype around a task's head.
 
-    `word_vectors` (vocabulary_size, word_size) initialise the embedding. Raises `ConfigError` when they do
+    `word_vectors` (vocabulary_size, word_size) initialize the embedding. Raises `ConfigError` when they do
     not fit, or an operation does not fit the hidden size.
     """
-    sizes = {
-        "hidden": hidden_size,
-        "dropout": dropout,
-        "relation_size": relation_size,
-        "head_scale": head_scale,
-    }
     network = MMNasNet(
-        token_stem=TokenStem(vocabulary_size=vocabulary_size, word_size=word_size, hidden=hidden_size),
-        region_stem=RegionStem(feature_size=feature_size, hidden=hidden_size, box_size=box_size),
-        relation=RelationEmbedding(relation_size) if genotype.uses_relation else None,
-        backbone=EncoderDecoder(build_blocks(genotype.encoder, **sizes), build_blocks(genotype.decoder, **sizes)),
+        token_stem=TokenStem(vocabulary_size=vocabulary_size, word_size=word_size, hidden=sizes.hidden),
+        region_stem=RegionStem(feature_size=feature_size, hidden=sizes.hidden, box_size=box_size),
+        relation=RelationEmbedding(sizes.relation_size) if genotype.uses_relation else None,
+        backbone=EncoderDecoder(build_blocks(genotype.encoder, sizes), build_blocks(genotype.decoder, sizes)),
         head=head,
     )
     if word_vectors is not None:
-        _initialise_embedding(network.token_stem.embedding, word_vectors)
+        embedding = network.token_stem.embedding.weight
+        if word_vectors.shape != embedding.shape:
+            raise ConfigError(
+                f"word vectors are {word_vectors.shape}, the embedding is {tuple(embedding.shape)}; "
+                "give vectors of the model's word size (model.word_size)"
+            )
+        embedding.data.copy_(torch.from_numpy(word_vectors))
     return network
-
-
-def _initialise_embedding(embedding: nn.Embedding, vectors: np.ndarray) -> None:
-    if vectors.shape != tuple(embedding.weight.shape):
-        raise ConfigError(
-            f"word vectors are {vectors.shape}, the embedding is {tuple(embedding.weight.shape)}; "
-            "give vectors of the model's word size (model.word_size)"
-        )
-    with torch.no_grad():
-        embedding.weight.copy_(torch.from_numpy(vectors))

@@ -1,23 +1,19 @@
 """The operations that blocks are made of (paper section 3.1.2) and further candidates for search.
 
-Every operation has one signature, `forward(x, x_mask, memory, memory_mask, relation)`, so that a plain
-operation, several in parallel and a mixed operation are interchangeable:
+Every operation has one signature, `forward(x, mask, memory, relation)`, so that a plain operation, several in
+parallel and a mixed operation are interchangeable:
 
-    x (B, X, H)          the stream that the block works on
-    x_mask (B, X)        true where valid
-    memory (B, T, H)     the encoder's output; None in the encoder
-    memory_mask (B, T)   true where valid; None in the encoder
-    relation (B, X, X, R)  the relation embedding, or the terms made of it by `RelationEmbedding.terms`; None
-                         where the genotype does not use it
+    x (B, X, H)     the stream that the block works on
+    mask (B, X)     true where valid; None where everything is
+    memory          the encoder's output, a `Memory` of T positions; None in the encoder
+    relation        the relation of the regions, a `Relation`; None where the genotype does not use it
 
-Nearly all return `LayerNorm(x + Dropout(f(x)))`, (B, X, H).
-
-What depends on the memory alone, or on the relation alone, is computed apart (`of_memory`, `of_relation`) from
-the rest (`run`), so that retrieval does it once per caption or image.
+Nearly all return `LayerNorm(x + Dropout(f(x)))`, (B, X, H). A new operation is a class here, its entry in
+`FAMILIES`, and the row of its name in `genotype.OPERATIONS`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -26,58 +22,56 @@ from torch import Tensor, nn
 from mmnas.errors import ConfigError
 from mmnas.genotype import OPERATIONS, OperationSpec
 from mmnas.models.layers import MLP, LayerNorm, MultiHeadAttention
-from mmnas.models.linear import Dropout, Linear, on_plain_cpu
+from mmnas.models.relation import Relation
 
 Mask = Tensor | None
-"""True where valid; None where all is."""
-KeysValues = tuple[Tensor, Tensor]
-MemoryPart = KeysValues | None
-Term = Tensor | None
-Relation = Tensor | Mapping[nn.Module, Tensor] | None
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the operations of a network have in common; heads are as wide as a name's suffix times `head_scale`."""
+
+    hidden: int
+    relation_size: int
+    head_scale: int = 1
+    dropout: float = 0.0
+
+
+class Memory:
+    """The encoder's output as operations see it: states (B, T, H), valid where mask (B, T) is true."""
+
+    def __init__(self, states: Tensor, mask: Mask = None) -> None:
+        self.states, self.mask = states, mask
+
+    def attended(self, attention: MultiHeadAttention, x: Tensor) -> Tensor:
+        """Let x (B, X, H) attend to the memory; (B, X, H)."""
+        return attention(x, self.states, self.mask)
 
 
 class Operation(nn.Module):
-    """The one signature. Subclasses give `run`, and the parts of it that they need."""
+    """What all operations have in common: the signature, and what they read beside x."""
 
-    reads_memory = False
-    """Whether the output depends on the memory."""
+    def __init__(self, spec: OperationSpec, sizes: Sizes) -> None:
+        super().__init__()
+        self.reads = spec.reads
 
-    def forward(
-        self,
-        x: Tensor,
-        x_mask: Mask,
-        memory: Tensor | None = None,
-        memory_mask: Mask = None,
-        relation: Relation = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Return (B, X, H)."""
-        return self.run(x, x_mask, self.of_memory(memory), memory_mask, self.of_relation(relation))
-
-    def of_memory(self, memory: Tensor | None) -> MemoryPart:
-        """Return what the operation makes of the memory, rows first; None where it does not read it."""
-        return None
-
-    def of_relation(self, relation: Relation) -> Term:
-        """Return what the operation makes of the relation, rows first; None where it does not read it."""
-        return None
-
-    def run(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
-        """Return (B, X, H) from x and what `of_memory` and `of_relation` gave."""
         raise NotImplementedError
 
 
 class Zero(Operation):
     """`none`: nothing passes."""
 
-    def run(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
-        """Return zeros that still stand in the graph."""
+    def forward(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
+        """Return zeros that are still part of the graph."""
         return x * 0.0
 
 
 class Identity(Operation):
     """`skip_connect`."""
 
-    def run(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Return x."""
         return x
 
@@ -85,107 +79,77 @@ class Identity(Operation):
 class GELU(Operation):
     """`gelu`: the activation alone."""
 
-    def run(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Return gelu(x) in its tanh form, as published."""
         return F.gelu(x, approximate="tanh")
 
 
 class Residual(Operation):
-    """`LayerNorm(x + Dropout(f(x)))`; subclasses give f as `transform`."""
+    """`LayerNorm(x + Dropout(f(x)))`; subclasses define f."""
 
-    def __init__(self, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = Dropout(dropout)
-        self.norm = LayerNorm(hidden)
+    def __init__(self, spec: OperationSpec, sizes: Sizes) -> None:
+        super().__init__(spec, sizes)
+        self.dropout = nn.Dropout(sizes.dropout)
+        self.norm = LayerNorm(sizes.hidden)
 
-    def run(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Return (B, X, H)."""
-        return self.norm(x + self.dropout(self.transform(x, x_mask, memory_part, memory_mask, term)))
+        return self.norm(x + self.dropout(self.f(x, mask, memory, relation)))
 
-    def transform(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
-        """Compute f(x)."""
+    def f(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
+        """Compute f(x), (B, X, H)."""
         raise NotImplementedError
 
 
-class Attention(Residual):
-    """SA, RSA, GA and the attention over both streams differ only in what x attends to."""
+class SelfAttention(Residual):
+    """SA: x attends to x."""
 
-    def __init__(
-        self, hidden: int, dropout: float, *, inner: int, head_width: int, relation_size: int | None = None
-    ) -> None:
-        super().__init__(hidden, dropout)
-        self.attention = MultiHeadAttention(
-            hidden=hidden, inner=inner, head_width=head_width, dropout=dropout, relation_size=relation_size
-        )
+    def __init__(self, spec: OperationSpec, sizes: Sizes) -> None:
+        super().__init__(spec, sizes)
+        inner, head_width = spec.inner_scale * sizes.hidden, spec.size * sizes.head_scale
+        relation_size = sizes.relation_size if spec.reads == "relation" else 0
+        self.attention = MultiHeadAttention(sizes.hidden, inner, head_width, sizes.dropout, relation_size)
 
-
-class SelfAttention(Attention):
-    """SA, and RSA when built with a relation size: x attends to x."""
-
-    def of_relation(self, relation: Relation) -> Term:
-        """Return what the relation adds to the logits, for RSA; `RelationEmbedding.terms` may have it ready."""
-        reader = self.attention.relation
-        if reader is None:
-            return None
-        return relation[reader] if isinstance(relation, Mapping) else self.attention.relation_term(relation)
-
-    def transform(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
+    def f(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Attend to the valid positions of x."""
-        return self.attention.attend(x, *self.attention.keys_values(x), x_mask, term)
+        return self.attention(x, x, mask)
 
 
-class GuidedAttention(Attention):
-    """GA: x attends to the encoder's output. No position of x sees another: x may hold those of several images."""
+class RelationalSelfAttention(SelfAttention):
+    """RSA: x attends to x, and the relation adds to the logits."""
 
-    reads_memory = True
+    def f(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
+        """Attend to the valid positions of x by content and relation."""
+        assert relation is not None
+        return self.attention(x, x, mask, relation)
 
-    def of_memory(self, memory: Tensor | None) -> KeysValues:
-        """Return the memory's keys and values."""
-        assert memory is not None
-        return self.attention.keys_values(memory)
 
-    def fold(self, memory_part: KeysValues) -> KeysValues:
-        """Return keys and values for `run_folded`, which pays where many positions read one memory."""
-        return self.attention.fold(*memory_part)
+class GuidedAttention(SelfAttention):
+    """GA: x attends to the encoder's output."""
 
-    def run_folded(self, x: Tensor, folded: KeysValues) -> Tensor:
-        """Return what `run` does in evaluation where the whole memory is valid."""
-        return self.norm(x + self.attention.attend_folded(x, *folded))
-
-    def transform(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
+    def f(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Attend to the valid positions of the memory."""
-        assert memory_part is not None
-        if on_plain_cpu(x) and self.attention.folding_pays(x.shape[1], memory_part[0].shape[2]):
-            return self.attention.attend_folded(x, *self.fold(memory_part), memory_mask)
-        return self.attention.attend(x, *memory_part, memory_mask, None)
+        assert memory is not None
+        return memory.attended(self.attention, x)
 
 
-class UnifiedAttention(Attention):
+class UnifiedAttention(SelfAttention):
     """`uniimg_att`: x attends to x and the memory together, padding included, as published."""
 
-    reads_memory = True
-
-    def of_memory(self, memory: Tensor | None) -> KeysValues:
-        """Return the memory's keys and values."""
-        assert memory is not None
-        return self.attention.keys_values(memory)
-
-    def transform(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
+    def f(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Attend to the concatenation (B, X + T, H)."""
-        assert memory_part is not None
-        pairs = zip(self.attention.keys_values(x), memory_part, strict=True)
-        key, value = (torch.cat(pair, dim=2) for pair in pairs)
-        return self.attention.attend(x, key, value, None, None)
+        assert memory is not None
+        return self.attention(x, torch.cat([x, memory.states], dim=1))
 
 
 class FeedForward(Residual):
     """FFN: H -> size * H -> H."""
 
-    def __init__(self, hidden: int, dropout: float, *, expansion: int) -> None:
-        super().__init__(hidden, dropout)
-        self.mlp = MLP(size=hidden, inner=expansion * hidden, out=hidden, dropout=dropout)
+    def __init__(self, spec: OperationSpec, sizes: Sizes) -> None:
+        super().__init__(spec, sizes)
+        self.mlp = MLP(sizes.hidden, spec.size * sizes.hidden, sizes.hidden, sizes.dropout)
 
-    def transform(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
+    def f(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Apply the MLP at every position."""
         return self.mlp(x)
 
@@ -193,12 +157,13 @@ class FeedForward(Residual):
 class DeepFeedForward(Residual):
     """`feed_forward_deep`: H -> 2H -> 2H -> H."""
 
-    def __init__(self, hidden: int, dropout: float) -> None:
-        super().__init__(hidden, dropout)
-        self.first = Linear(hidden, 2 * hidden)
-        self.mlp = MLP(size=2 * hidden, inner=2 * hidden, out=hidden, dropout=dropout)
+    def __init__(self, spec: OperationSpec, sizes: Sizes) -> None:
+        super().__init__(spec, sizes)
+        inner = spec.size * sizes.hidden
+        self.first = nn.Linear(sizes.hidden, inner)
+        self.mlp = MLP(inner, inner, sizes.hidden, sizes.dropout)
 
-    def transform(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
+    def f(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Apply the three linears at every position."""
         return self.mlp(self.dropout(F.relu(self.first(x))))
 
@@ -206,12 +171,13 @@ class DeepFeedForward(Residual):
 class GatedLinear(Residual):
     """`gated_linear_<depth>`: GLUs whose widths halve down to H."""
 
-    def __init__(self, hidden: int, dropout: float, *, depth: int) -> None:
-        super().__init__(hidden, dropout)
-        widths = [hidden, *(hidden * 2**level for level in reversed(range(depth)))]
-        self.units = nn.ModuleList(Linear(a, 2 * b) for a, b in zip(widths, widths[1:], strict=False))
+    def __init__(self, spec: OperationSpec, sizes: Sizes) -> None:
+        super().__init__(spec, sizes)
+        widths = [1, *(2**level for level in reversed(range(spec.size)))]
+        pairs = zip(widths, widths[1:], strict=False)
+        self.units = nn.ModuleList(nn.Linear(a * sizes.hidden, 2 * b * sizes.hidden) for a, b in pairs)
 
-    def transform(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
+    def f(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Apply the units in turn, ReLU and dropout between them."""
         for index, unit in enumerate(self.units):
             x = F.glu(unit(self.dropout(F.relu(x)) if index else x), dim=-1)
@@ -219,86 +185,63 @@ class GatedLinear(Residual):
 
 
 class Convolution(Residual):
-    """`std_conv_<kernel>`, and `sep_conv_<kernel>` when separable: 1-D over the sequence, length kept."""
+    """`std_conv_<kernel>`: 1-D over the sequence, length kept."""
 
-    def __init__(self, hidden: int, dropout: float, *, kernel: int, separable: bool) -> None:
-        super().__init__(hidden, dropout)
-        groups = hidden if separable else 1
-        self.conv = nn.Conv1d(hidden, hidden, kernel, padding=kernel // 2, groups=groups)
-        self.pointwise = nn.Conv1d(hidden, hidden, 1) if separable else None
+    def __init__(self, spec: OperationSpec, sizes: Sizes, groups: int = 1) -> None:
+        super().__init__(spec, sizes)
+        self.conv = nn.Conv1d(sizes.hidden, sizes.hidden, spec.size, padding=spec.size // 2, groups=groups)
 
-    def transform(self, x: Tensor, x_mask: Mask, memory_part: MemoryPart, memory_mask: Mask, term: Term) -> Tensor:
+    def f(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Convolve along the positions."""
-        y = self.conv(x.transpose(1, 2))  # (B, X, H) -> (B, H, X)
-        if self.pointwise is not None:
-            y = self.pointwise(y)
-        return y.transpose(1, 2)
+        return self.conv(x.transpose(1, 2)).transpose(1, 2)  # (B, X, H) -> (B, H, X) -> (B, X, H)
+
+
+class SeparableConvolution(Convolution):
+    """`sep_conv_<kernel>`: a convolution per feature, then a linear at every position."""
+
+    def __init__(self, spec: OperationSpec, sizes: Sizes) -> None:
+        super().__init__(spec, sizes, groups=sizes.hidden)
+        self.pointwise = nn.Conv1d(sizes.hidden, sizes.hidden, 1)
+
+    def f(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
+        """Convolve along the positions, then mix the features."""
+        return self.pointwise(self.conv(x.transpose(1, 2))).transpose(1, 2)  # as in `Convolution`
 
 
 class ParallelOperations(nn.ModuleList):
     """The operations of one genotype row: their outputs add up."""
 
-    def forward(
-        self,
-        x: Tensor,
-        x_mask: Mask,
-        memory: Tensor | None = None,
-        memory_mask: Mask = None,
-        relation: Relation = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Return the sum, (B, X, H)."""
-        return sum(operation(x, x_mask, memory, memory_mask, relation) for operation in self)
+        return sum(operation(x, mask, memory, relation) for operation in self)
 
 
-def _attention(kind: type[Attention], relational: bool = False) -> Callable[..., Operation]:
-    def build(
-        spec: OperationSpec, *, hidden: int, dropout: float, relation_size: int, head_scale: int
-    ) -> Operation:
-        return kind(
-            hidden,
-            dropout,
-            inner=spec.inner_scale * hidden,
-            head_width=spec.size * head_scale,
-            relation_size=relation_size if relational else None,
-        )
-
-    return build
-
-
-# family -> builder(spec, hidden, dropout, relation_size, head_scale)
-FAMILIES: dict[str, Callable[..., Operation]] = {
-    "none": lambda spec, **_: Zero(),
-    "skip_connect": lambda spec, **_: Identity(),
-    "gelu": lambda spec, **_: GELU(),
-    "self_att": _attention(SelfAttention),
-    "rel_self_att": _attention(SelfAttention, relational=True),
-    "guided_att": _attention(GuidedAttention),
-    "uniimg_att": _attention(UnifiedAttention),
-    "feed_forward": lambda spec, hidden, dropout, **_: FeedForward(hidden, dropout, expansion=spec.size),
-    "feed_forward_deep": lambda spec, hidden, dropout, **_: DeepFeedForward(hidden, dropout),
-    "gated_linear": lambda spec, hidden, dropout, **_: GatedLinear(hidden, dropout, depth=spec.size),
-    "sep_conv": lambda spec, hidden, dropout, **_: Convolution(hidden, dropout, kernel=spec.size, separable=True),
-    "std_conv": lambda spec, hidden, dropout, **_: Convolution(hidden, dropout, kernel=spec.size, separable=False),
+# family -> class
+FAMILIES: dict[str, type[Operation]] = {
+    "none": Zero,
+    "skip_connect": Identity,
+    "gelu": GELU,
+    "self_att": SelfAttention,
+    "rel_self_att": RelationalSelfAttention,
+    "guided_att": GuidedAttention,
+    "uniimg_att": UnifiedAttention,
+    "feed_forward": FeedForward,
+    "feed_forward_deep": DeepFeedForward,
+    "gated_linear": GatedLinear,
+    "sep_conv": SeparableConvolution,
+    "std_conv": Convolution,
 }
 
 
-def build_operation(
-    name: str, *, hidden: int, dropout: float, relation_size: int, head_scale: int = 1
-) -> Operation:
-    """Build the operation called `name`.
-
-    Attention heads are as wide as the name's suffix times `head_scale`. Raises `ConfigError` when the
-    hidden size is no multiple of that.
-    """
+def build_operation(name: str, sizes: Sizes) -> Operation:
+    """Build an operation. Raises `ConfigError` if its heads do not fit the hidden size."""
     spec = OPERATIONS[name]
     try:
-        return FAMILIES[spec.family](
-            spec, hidden=hidden, dropout=dropout, relation_size=relation_size, head_scale=head_scale
-        )
+        return FAMILIES[spec.family](spec, sizes)
     except ValueError as exception:
-        raise ConfigError(f"operation '{name}' does not fit hidden size {hidden}: {exception}") from None
+        raise ConfigError(f"operation '{name}' does not fit hidden size {sizes.hidden}: {exception}") from None
 
 
-def build_blocks(rows: Sequence[Sequence[str]], **sizes: Any) -> nn.ModuleList:
-    """Build one `ParallelOperations` per genotype row; `sizes` as for `build_operation`."""
-    return nn.ModuleList(ParallelOperations([build_operation(name, **sizes) for name in row]) for row in rows)
+def build_blocks(rows: Sequence[Sequence[str]], sizes: Sizes) -> nn.ModuleList:
+    """Build one `ParallelOperations` per genotype row."""
+    return nn.ModuleList(ParallelOperations([build_operation(name, sizes) for name in row]) for row in rows)

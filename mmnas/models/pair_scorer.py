@@ -1,15 +1,15 @@
-"""Scores of many pairs of images and captions, each part of the network run as seldom as it can be.
+"""Scores of many pairs of images and captions, with each part of the network run as rarely as possible.
 
-A caption passes the encoder once, in a batch of captions of its own length, and every guided attention makes
-its keys and values once. An image passes its stem, the relation terms and the decoder blocks before the first
-that reads language once. What is left is run for each pair; a guided attention there multiplies the regions of all
-images of a caption by keys and values that hold its query and merge already. Scores are those of the plain forward.
+A caption passes the encoder once, in a batch of captions of its own length, and its keys and values are computed
+once per guided attention. An image passes its stem, the relation and the decoder blocks before the first that reads
+language once. The rest runs for each pair; there, a guided attention multiplies the regions of all images of a
+caption by folded keys and values. Scores are those of the plain forward pass.
 
 Letters: I images, N regions, C captions of one length, T tokens, J images per caption, P pairs, H hidden size,
 h heads.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,9 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmnas.models.folding import Folded, attend_folded, fold
 from mmnas.models.heads import FusionHead
+from mmnas.models.layers import MultiHeadAttention
 from mmnas.models.network import MMNasNet
-from mmnas.models.operations import Attention, GuidedAttention, MemoryPart, Operation
+from mmnas.models.operations import GuidedAttention, Memory
+from mmnas.models.relation import Relation, RelationReader
 
 MEMORY_BUDGET = 2**27
 """Bytes that the pairs decoded at a time may take, and likewise the captions held at a time."""
@@ -27,13 +30,13 @@ MEMORY_BUDGET = 2**27
 
 @dataclass(frozen=True)
 class ImageStates:
-    """What is left of images before language comes in: regions (I, N, H), their mask (I, N) or None where all
-    are valid, and for each operation still to come its relation term (I, h, N, N) or None.
+    """Images before language comes in: regions (I, N, H), their mask (I, N) or None where all are valid, and the
+    relation biases (I, h, N, N) of the operations still to come.
     """
 
     regions: Tensor
     mask: Tensor | None
-    terms: list[list[Tensor | None]]
+    biases: dict[RelationReader, Tensor]
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -41,64 +44,71 @@ class ImageStates:
     @property
     def size(self) -> int:
         """Bytes held."""
-        tensors = [self.regions, *(term for row in self.terms for term in row if term is not None)]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return sum(tensor.nbytes for tensor in (self.regions, *self.biases.values()))
 
 
 @dataclass(frozen=True)
 class CaptionStates:
-    """What pairs need of captions: the head's pooling (C, P), and each operation's keys and values or None."""
+    """Captions: the encoder's output (C, T, H), the head's pooling of it (C, P), and what attentions made of it."""
 
+    states: Tensor
     pooled: Tensor
-    memories: list[list[MemoryPart]]
+    folded: dict[MultiHeadAttention, Folded]
 
-    def __len__(self) -> int:
-        return len(self.pooled)
+
+class CaptionMemory(Memory):
+    """The memory of chosen captions for `images` pairs each; every attention folds it once for all captions."""
+
+    def __init__(self, captions: CaptionStates, chosen: slice, images: int) -> None:
+        self.captions, self.chosen = captions, chosen
+        super().__init__(captions.states[chosen].repeat_interleave(images, dim=0))  # (P, T, H)
+
+    def attended(self, attention: MultiHeadAttention, x: Tensor) -> Tensor:
+        """Let x (P, N, H) attend to the memory; no position of x sees another, so images are joined."""
+        folded = self.captions.folded
+        if attention not in folded:
+            folded[attention] = fold(attention, self.captions.states)
+        keys, values = (each[self.chosen] for each in folded[attention])  # (C, h * T, H)
+        return attend_folded(attention, x.view(len(keys), -1, x.shape[-1]), (keys, values)).view_as(x)
 
 
 class PairScorer:
     """Scores pairs with a network in evaluation mode whose head is a `FusionHead` of one output."""
 
     def __init__(self, network: MMNasNet, budget: int = MEMORY_BUDGET) -> None:
-        self.network = network
+        self.network, self.budget = network, budget
         self.head = cast(FusionHead, network.head)
-        self.budget = budget
-        rows = [list(block) for block in cast(Iterable[Iterable[Operation]], network.backbone.decoder)]
-        readers = [place for place, row in enumerate(rows) if any(each.reads_memory for each in row)]
-        first = readers[0] if readers else len(rows)
-        self.prefix, self.rest = network.backbone.decoder[:first], rows[first:]
+        blocks = network.backbone.decoder
+        reading = [any(getattr(each, "reads", "") == "memory" for each in block.modules()) for block in blocks]
+        first = (*reading, True).index(True)
+        self.prefix, self.rest = blocks[:first], blocks[first:]
 
     def images(self, batch: dict[str, Tensor]) -> ImageStates:
         """Run the image side of a batch: features, boxes, image_sizes and region_mask, as everywhere."""
         network, mask, boxes = self.network, batch["region_mask"], batch["boxes"]
         regions = network.region_stem(batch["features"], boxes, batch["image_sizes"])  # (I, N, H)
-        relation = None if network.relation is None else network.relation(boxes, mask)
+        relation = network.relate(boxes, mask)
         valid = None if bool(mask.all()) else mask
         for block in self.prefix:
-            regions = block(regions, valid, None, None, relation)
-        return ImageStates(regions, valid, [[each.of_relation(relation) for each in row] for row in self.rest])
+            regions = block(regions, valid, None, relation)
+        readers = (module for module in self.rest.modules() if isinstance(module, RelationReader))
+        biases = {} if relation is None else {reader: relation.bias(reader) for reader in readers}
+        return ImageStates(regions, valid, biases)
 
     def captions(self, tokens: Tensor) -> CaptionStates:
         """Run the language side of captions of one length: token ids (C, T), all valid."""
-        memory = self.network.backbone.encode(self.network.token_stem(tokens), None)  # (C, T, H)
-        pooled = self.head.language_pooling(memory, torch.ones_like(tokens, dtype=torch.bool))
-        return CaptionStates(pooled, [[_of_memory(each, memory) for each in row] for row in self.rest])
+        states = self.network.backbone.encode(self.network.token_stem(tokens), None)  # (C, T, H)
+        pooled = self.head.language_pooling(states, torch.ones_like(tokens, dtype=torch.bool))
+        return CaptionStates(states, pooled, {})
 
     def groups(self, lengths: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the places of captions of equal length, as many at a time as the budget has room for."""
-        readers = [each for row in self.rest for each in row if isinstance(each, Attention) and each.reads_memory]
-        attentions = [each.attention for each in readers]
-        sizes = (each.key.weight.numel() // each.head_width for each in attentions)  # heads * H, as folded
-        token_bytes = 4 * 2 * sum(sizes)
+        """Yield the indices of captions of equal length, as many at a time as the budget has room for."""
+        guided = [module.attention for module in self.rest.modules() if isinstance(module, GuidedAttention)]
+        token_bytes = 4 * 2 * sum(each.key.weight.numel() // each.head_width for each in guided)  # heads * H
         for length in np.unique(lengths):
-            places = np.flatnonzero(lengths == length)
+            indices = np.flatnonzero(lengths == length)
             most = max(1, self.budget // max(1, int(length) * token_bytes))
-            yield from (places[start : start + most] for start in range(0, len(places), most))
-
-    def matrix(self, images: ImageStates, captions: CaptionStates) -> Tensor:
-        """Return the logits (I, C) of all pairs, float32."""
-        rows = torch.arange(len(images), device=images.regions.device).expand(len(captions), -1)
-        return self.score(images, rows, captions).T
+            yield from (indices[start : start + most] for start in range(0, len(indices), most))
 
     def score(self, images: ImageStates, rows: Tensor, captions: CaptionStates) -> Tensor:
         """Return the logits (C, J), float32, of each caption with the images that its row (J,) names."""
@@ -112,55 +122,24 @@ class PairScorer:
         return scores
 
     def pairs_at_a_time(self, images: ImageStates) -> int:
-        """Return how many pairs the budget has room for: streams, projections, the widest inner layer, terms."""
+        """Return how many pairs the budget has room for: streams, projections, the widest inner layer, biases."""
         regions, hidden = images.regions.shape[1:]
-        modules = (module for row in self.rest for each in row for module in each.modules())
-        linears = [module for module in modules if isinstance(module, nn.Linear)]
+        linears = (module for module in self.rest.modules() if isinstance(module, nn.Linear))
         widest = max((linear.out_features for linear in linears), default=hidden)
-        terms = max((term.shape[1] for row in images.terms for term in row if term is not None), default=0)
-        return max(1, self.budget // (4 * regions * (6 * hidden + 2 * widest + 2 * terms * regions)))
+        heads = max((bias.shape[1] for bias in images.biases.values()), default=0)
+        return max(1, self.budget // (4 * regions * (6 * hidden + 2 * widest + 2 * heads * regions)))
 
     def _decode(self, images: ImageStates, rows: Tensor, captions: CaptionStates, chosen: slice) -> Tensor:
-        """Run what is left of the network for a block of pairs: image rows (C, J), the chosen captions."""
-        places = rows.flatten()  # (P,): all images of a caption, then those of the next
-        x = images.regions.index_select(0, places)  # (P, N, H)
-        mask = None if images.mask is None else images.mask[places]
-        for row, terms, memories in zip(self.rest, images.terms, captions.memories, strict=True):
-            outputs = (
-                _run(operation, x, mask, places, term, _chosen(memory, chosen))
-                for operation, term, memory in zip(row, terms, memories, strict=True)
-            )
-            x = cast(Tensor, sum(outputs))
+        """Run the rest of the network for a block of pairs: image rows (C, J), the chosen captions."""
+        indices = rows.flatten()  # (P,): all images of a caption, then those of the next
+        x = images.regions.index_select(0, indices)  # (P, N, H)
+        mask = None if images.mask is None else images.mask[indices]
+        memory = CaptionMemory(captions, chosen, rows.shape[1])
+        relation = Relation(images.biases.__getitem__, indices)
+        for block in self.rest:
+            x = block(x, mask, memory, relation)
         valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
         pooled = self.head.region_pooling(x, valid).float()
         language = captions.pooled[chosen].float().repeat_interleave(rows.shape[1], dim=0)  # (P, pooled)
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 would make ties of near scores
             return self.head.classify(language, pooled).view(rows.shape)
-
-
-def _of_memory(operation: Operation, memory: Tensor) -> MemoryPart:
-    if isinstance(operation, GuidedAttention):
-        return operation.fold(operation.of_memory(memory))
-    return operation.of_memory(memory)
-
-
-def _chosen(memory: MemoryPart, chosen: slice) -> MemoryPart:
-    return None if memory is None else (memory[0][chosen], memory[1][chosen])
-
-
-def _run(
-    operation: Operation,
-    x: Tensor,
-    mask: Tensor | None,
-    places: Tensor,
-    term: Tensor | None,
-    memory: MemoryPart,
-) -> Tensor:
-    """Run one operation on pairs x (P, N, H), with the relation terms of all images and keys and values of C."""
-    if memory is not None and isinstance(operation, GuidedAttention):
-        joined = x.view(len(memory[0]), -1, x.shape[-1])  # (C, J * N, H): a caption's images are one sequence to it
-        return operation.run_folded(joined, memory).view_as(x)
-    if memory is not None:
-        keys, values = (part.repeat_interleave(len(x) // len(part), dim=0) for part in memory)
-        memory = keys, values
-    return operation.run(x, mask, memory, None, None if term is None else term.index_select(0, places))

@@ -1,7 +1,7 @@
 """Parameter names of the released checkpoints, and ours for the same tensors.
 
-The released models (SPEC of the checkpoint form: a `.pkl` with `state_dict`, `net_optim`, `epoch`, names
-prefixed `module.`) hold the same tensors in the same shapes, so that importing one is renaming.
+A released model is a `.pkl` with `state_dict`, `net_optim` and `epoch`; its names are prefixed `module.`. It holds
+the same tensors in the same shapes, so that importing it is renaming.
 """
 
 import re
@@ -27,26 +27,23 @@ _STREAMS = (
     ("proj_reg.", "head.box."),
     ("proj.", "head.classifier."),
 )
-# Parts inside an operation or a pooling, in the order in which they are replaced.
+# Parts inside an operation or a pooling; the first pattern that is found is replaced.
 _PARTS = (
-    ("mhatt.linear_v.", "attention.value."),
-    ("mhatt.linear_k.", "attention.key."),
-    ("mhatt.linear_q.", "attention.query."),
-    ("mhatt.linear_r.", "attention.relation."),
-    ("mhatt.linear_merge.", "attention.merge."),
-    ("linear_merge.", "merge."),
-    ("mlp.fc.linear.", "mlp.hidden."),
-    ("mlp.linear.", "mlp.output."),
-    ("fc.linear.", "first."),
-    ("unit.linear.", "units.0."),
-    ("unit_0.linear.", "units.0."),
-    ("unit_1.linear.", "units.1."),
-    ("depthwise_conv.", "conv."),
-    ("pointwise_conv.", "pointwise."),
-    ("ln.a_2", "norm.gain"),
-    ("ln.b_2", "norm.shift"),
-    ("norm.a_2", "norm.gain"),
-    ("norm.b_2", "norm.shift"),
+    (r"\bmhatt\.linear_v\.", "attention.value."),
+    (r"\bmhatt\.linear_k\.", "attention.key."),
+    (r"\bmhatt\.linear_q\.", "attention.query."),
+    (r"\bmhatt\.linear_r\.", "attention.relation."),
+    (r"\bmhatt\.linear_merge\.", "attention.merge."),
+    (r"\blinear_merge\.", "merge."),
+    (r"\bmlp\.fc\.linear\.", "mlp.hidden."),
+    (r"\bmlp\.linear\.", "mlp.output."),
+    (r"\bfc\.linear\.", "first."),
+    (r"\bunit\.linear\.", "units.0."),
+    (r"\bunit_(\d)\.linear\.", r"units.\1."),
+    (r"\bdepthwise_conv\.", "conv."),
+    (r"\bpointwise_conv\.", "pointwise."),
+    (r"\b(ln|norm)\.a_2", "norm.gain"),
+    (r"\b(ln|norm)\.b_2", "norm.shift"),
 )
 # In a supernet, the candidates of a block's one row; ours are the row.
 _CANDIDATE = re.compile(r"\.0\.candidate_ops\.(\d+)\.")
@@ -57,27 +54,18 @@ _UNUSED = re.compile(r"linear_x_rel\.|backnone\..*\.alpha_(prob|gate)$")
 def our_name(published: str) -> str:
     """Return our name of the parameter that the released code calls `published` (without `module.`)."""
     name = _CANDIDATE.sub(r".\1.", published)
-    for theirs, ours in _STREAMS:
-        if name.startswith(theirs):
-            name = ours + name[len(theirs) :]
-            break
-    for theirs, ours in _PARTS:
-        if theirs in name and not re.search(rf"[a-z_0-9]{re.escape(theirs)}", name):
-            name = name.replace(theirs, ours)
-            break
-    return name
+    theirs, ours = next((pair for pair in _STREAMS if name.startswith(pair[0])), ("", ""))
+    name = ours + name.removeprefix(theirs)
+    found = (re.subn(pattern, part, name) for pattern, part in _PARTS)
+    return next((renamed for renamed, count in found if count), name)
 
 
 def from_published(state: Mapping[str, Value], uses_relation: bool = True) -> dict[str, Value]:
     """Rename a released state dict; parameters that no output depends on are left out.
 
     `uses_relation` false leaves out the relation linear too: released models without a relational
-    attention carry it all the same.
+    attention contain it all the same.
     """
-    renamed = {}
-    for name, value in state.items():
-        name = name.removeprefix("module.")
-        if _UNUSED.match(name) or (name.startswith("linear_y_rel.") and not uses_relation):
-            continue
-        renamed[our_name(name)] = value
-    return renamed
+    unused = _UNUSED if uses_relation else re.compile(f"{_UNUSED.pattern}|linear_y_rel\\.")
+    names = {name: name.removeprefix("module.") for name in state}
+    return {our_name(name): state[given] for given, name in names.items() if not unused.match(name)}

@@ -1,49 +1,37 @@
 """Relation features: the geometry of every ordered pair of regions (paper section 3.1.2).
 
-Made on the device, once per forward, from the boxes that travel with a batch; all RSA blocks share it.
+They are computed on the device, once per forward pass, from the boxes of a batch; all RSA blocks share them.
 Letters: B batch, N regions, R relation size, h heads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from mmnas.models.linear import Linear, linear, on_plain_cpu
-
-# Centres nearer than this share of the first box's side count as that near.
+# Distances between centers below this fraction of the first box's side are raised to it.
 NEAREST = 1e-3
-# The relation term is a logarithm; its argument is kept from zero by this floor.
+# The relation bias is a logarithm; this floor keeps its argument above zero.
 RELATION_FLOOR = 1e-6
-# Pairs of regions that a CPU embeds at a time: (pairs, R) then stays in its caches.
-PAIRS_AT_A_TIME = 20_000
 
 
 def relation_features(boxes: Tensor, mask: Tensor) -> Tensor:
-    """Return (B, N, N, 4): log centre distances over the first box's size, log size ratios.
+    """Return (B, N, N, 4): log center distances over the first box's size, log size ratios.
 
     `boxes` (B, N, 4) are xyxy pixels, inclusive (a side is x2 - x1 + 1), float32; `mask` (B, N) is
     true where a region is real. Pairs with a padded region are zero.
     """
     x1, y1, x2, y2 = boxes.float().unbind(-1)  # each (B, N)
     width, height = x2 - x1 + 1, y2 - y1 + 1
-    features = torch.stack(
-        [
-            _log_distance((x1 + x2) / 2, width),
-            _log_distance((y1 + y2) / 2, height),
-            _log_ratio(width),
-            _log_ratio(height),
-        ],
-        dim=-1,
-    )
+    distances = _log_distance((x1 + x2) / 2, width), _log_distance((y1 + y2) / 2, height)
+    features = torch.stack([*distances, _log_ratio(width), _log_ratio(height)], dim=-1)
     pairs = mask[:, :, None] & mask[:, None, :]  # (B, N, N)
     return features.masked_fill(~pairs[..., None], 0.0)
 
 
-def _log_distance(centre: Tensor, side: Tensor) -> Tensor:
-    distance = (centre[:, :, None] - centre[:, None, :]).abs() / side[:, :, None]  # (B, N, N)
+def _log_distance(center: Tensor, side: Tensor) -> Tensor:
+    distance = (center[:, :, None] - center[:, None, :]).abs() / side[:, :, None]  # (B, N, N)
     return distance.clamp(min=NEAREST).log()
 
 
@@ -57,36 +45,38 @@ class RelationEmbedding(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.linear = Linear(4, size)
+        self.linear = nn.Linear(4, size)
 
     def forward(self, boxes: Tensor, mask: Tensor) -> Tensor:
         """Embed boxes (B, N, 4) under mask (B, N) as (B, N, N, R)."""
         return F.relu(self.linear(relation_features(boxes, mask)))
 
-    def terms(self, boxes: Tensor, mask: Tensor, readers: Sequence[nn.Linear]) -> dict[nn.Module, Tensor]:
-        """Return what `relation_term` gives, (B, h, N, N), for each reader, a Linear(R -> h).
 
-        The embedding serves all readers in one product and is kept neither for them nor for the backward pass,
-        which computes it anew.
-        """
-        features = relation_features(boxes, mask)  # (B, N, N, 4)
-        weight, bias = (torch.cat([getattr(each, name) for each in readers]) for name in ("weight", "bias"))
-        parameters = self.linear.weight, self.linear.bias, weight, bias
-        at_a_time = max(1, PAIRS_AT_A_TIME // features.shape[1] ** 2) if on_plain_cpu(features) else len(features)
-        parts = [
-            checkpoint(_terms, part, *parameters, use_reentrant=False, preserve_rng_state=False)
-            for part in features.split(at_a_time)
-        ]
-        joined = torch.cat(parts)  # (B, heads of all, N, N)
-        sizes = [each.out_features for each in readers]
-        return dict(zip(readers, joined.split(sizes, dim=1), strict=True))
+class RelationReader(nn.Linear):
+    """Turns a relation into what it adds to an attention's logits: `log(clamp(relu(Linear(R -> h)), 1e-6))`."""
+
+    def forward(self, relation: Tensor) -> Tensor:
+        """Map a relation (B, N, N, R) to a bias (B, h, N, N), float32."""
+        return log_bias(super().forward(relation))
 
 
-def relation_term(relation: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return what a relation (B, Q, K, R) adds to the logits of its readers: (B, h, Q, K) float32."""
-    term = linear(relation, weight, bias).float().clamp(min=RELATION_FLOOR).log()  # relu, then the floor
-    return term.permute(0, 3, 1, 2).contiguous()  # fused attention on a GPU asks for keys side by side
+def log_bias(read: Tensor) -> Tensor:
+    """Return the logarithm of what readers read, (B, N, N, h), as a bias (B, h, N, N), float32."""
+    bias = read.float().clamp(min=RELATION_FLOOR).log()  # the floor includes the ReLU
+    return bias.permute(0, 3, 1, 2).contiguous()  # fused attention on a GPU asks for contiguous keys
 
 
-def _terms(features: Tensor, weight: Tensor, bias: Tensor, readers_weight: Tensor, readers_bias: Tensor) -> Tensor:
-    return relation_term(F.relu(linear(features, weight, bias)), readers_weight, readers_bias)
+class Relation:
+    """The relation of every pair of regions, as operations see it: it hands out the bias of each reader.
+
+    `read` computes a reader's bias (B, h, N, N), or looks up what was computed before. With `rows`, the relation
+    is that of the images which they name.
+    """
+
+    def __init__(self, read: Callable[[RelationReader], Tensor], rows: Tensor | None = None) -> None:
+        self.read, self.rows = read, rows
+
+    def bias(self, reader: RelationReader) -> Tensor:
+        """Return what the relation adds to the logits of the attention that `reader` belongs to."""
+        bias = self.read(reader)
+        return bias if self.rows is None else bias.index_select(0, self.rows)

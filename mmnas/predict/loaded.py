@@ -13,6 +13,7 @@ from mmnas.engine.checkpoint import PublishedWeights, load_checkpoint, network_w
 from mmnas.errors import CheckpointError, DataError
 from mmnas.files import PathLike
 from mmnas.genotype import Genotype
+from mmnas.models.cpu import use_cpu_kernels
 from mmnas.models.network import MMNasNet
 from mmnas.tasks import task_named
 from mmnas.tasks.base import Record
@@ -112,4 +113,6 @@ def load(checkpoint_path: PathLike, device: str = "cpu") -> LoadedModel:
     task = task_named(config.task)(config)
     task.use_vocabularies(checkpoint.vocabularies)
     model = network_with(partial(task.build_model, genotype, pretrained_words=False), checkpoint, path)
+    if torch.device(device).type == "cpu":
+        use_cpu_kernels(model)
     return LoadedModel(model.eval().to(device), task, genotype, config)

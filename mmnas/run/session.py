@@ -15,6 +15,7 @@ from mmnas.engine.logging import Scalars, start_logging
 from mmnas.engine.stopping import InterruptedRun, explained
 from mmnas.engine.trainer import Trainer
 from mmnas.errors import MMNasError
+from mmnas.models.cpu import use_cpu_kernels
 from mmnas.models.network import MMNasNet
 from mmnas.run.lock import locked
 from mmnas.run.plan import Plan, Request, check_folder, make_plan
@@ -65,6 +66,8 @@ def _carry_out(plan: Plan, task_class: type[Task], group: Group) -> None:
     _announce(plan, group)
     task = task_class(plan.config)
     model = prepare(task, plan).to(group.device)
+    if group.device.type == "cpu" and not plan.config.training.compile:
+        use_cpu_kernels(model)
     if plan.run in LOOPS:
         _learn(task, model, plan, group)
     else:

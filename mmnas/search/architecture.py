@@ -1,10 +1,11 @@
-"""Architecture parameters: alpha, one vector per block, and how they are drawn from and learnt.
+"""Architecture parameters: alpha, one vector per block, and how they are drawn from and learned.
 
 Paths are drawn from softmax(alpha). Gradients come from binary gates, as in ProxylessNAS (Cai et al., ICLR 2019,
 section 3.2). Alphas are few, and stay on the CPU, so that drawing a path never waits for a device.
 """
 
 from collections.abc import Sequence
+from itertools import cycle, islice
 
 import numpy as np
 import torch
@@ -25,8 +26,7 @@ class Architecture(nn.Module):
     def __init__(self, space: Genotype, start: str, seed: int) -> None:
         super().__init__()
         self.space = space
-        alphas = initial_alphas(space, start, seed)
-        self.alphas = nn.ParameterList(nn.Parameter(alpha) for alpha in alphas)
+        self.alphas = nn.ParameterList(nn.Parameter(alpha) for alpha in initial_alphas(space, start, seed))
 
     def probabilities(self) -> list[np.ndarray]:
         """Return softmax(alpha) of every block, float64."""
@@ -53,8 +53,7 @@ class Architecture(nn.Module):
         for p in self.probabilities():
             drawn = np.arange(len(p)) if mode == "full" else rng.choice(len(p), min(2, len(p)), replace=False, p=p)
             active = int(rng.choice(drawn, p=p[drawn] / p[drawn].sum()))
-            values = torch.zeros(len(p), device=device)
-            values[active] = 1.0
+            values = torch.eye(len(p), device=device)[active]
             others = tuple(int(index) for index in drawn if index != active)
             gates.append(Gates(values.requires_grad_(), active, others))
         return gates
@@ -67,7 +66,7 @@ class Architecture(nn.Module):
             alpha.grad[drawn] = alpha_gradient(alpha.detach()[drawn], gradient[drawn])
 
     def step(self, optimizer: torch.optim.Optimizer, gates: Sequence[Gates], mode: str) -> None:
-        """Let the optimiser step; in mode `two` the drawn alphas are shifted to keep their summed exponentials."""
+        """Let the optimizer step; in mode `two` the drawn alphas are shifted to keep their summed exponentials."""
         before = [alpha.detach().clone() for alpha in self.alphas]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -82,18 +81,14 @@ def initial_alphas(space: Genotype, start: str, seed: int) -> list[Tensor]:
     `prior`: +1 on the block's operation of the pattern, -1 elsewhere; a block whose candidates lack it starts
     uniform. `uniform`: zeros. `normal`: small noise of `seed`.
     """
-    if start == "prior":
-        streams = ((space.encoder, ENCODER_PATTERN), (space.decoder, DECODER_PATTERN))
-        return [
-            torch.tensor([1.0 if name == pattern[block % len(pattern)] else -1.0 for name in row])
-            for rows, pattern in streams
-            for block, row in enumerate(rows)
-        ]
     rows = (*space.encoder, *space.decoder)
-    if start == "uniform":
-        return [torch.zeros(len(row)) for row in rows]
-    generator = torch.Generator().manual_seed(seed)
-    return [NOISE * torch.randn(len(row), generator=generator) for row in rows]
+    if start == "prior":
+        patterns = (ENCODER_PATTERN, len(space.encoder)), (DECODER_PATTERN, len(space.decoder))
+        names = [name for pattern, blocks in patterns for name in islice(cycle(pattern), blocks)]
+        signs = ([1.0 if each == name else -1.0 for each in row] for row, name in zip(rows, names, strict=True))
+        return [torch.tensor(row) for row in signs]
+    noise, generator = NOISE if start == "normal" else 0.0, torch.Generator().manual_seed(seed)
+    return [noise * torch.randn(len(row), generator=generator) for row in rows]
 
 
 def alpha_gradient(alpha: Tensor, gate_gradient: Tensor) -> Tensor:

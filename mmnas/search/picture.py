@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmnas.search.drawing import GREY, INK, STREAM_NAMES, colour_of, line_styles, new_figure, short_name
+from mmnas.search.drawing import GRAY, INK, STREAM_NAMES, color_of, line_styles, short_name
 from mmnas.search.history import STREAMS, SearchHistory
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ PANEL_WIDTH, PANEL_HEIGHT, HEADING, LEGEND_LINE, LOSS_HEIGHT = 1.8, 1.3, 0.5, 0.
 
 def draw_search(history: SearchHistory, title: str) -> Figure:
     """Draw a search: a panel per block and a line per candidate, the chosen one bold and marked."""
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.figure import Figure
 
     heights = [*(_height(history, stream) for stream in STREAMS), LOSS_HEIGHT]
-    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
-    figure = new_figure(COLUMNS * PANEL_WIDTH, sum(heights) + HEADING, layout)
+    figure = Figure(figsize=(COLUMNS * PANEL_WIDTH, sum(heights) + HEADING))
+    figure.set_layout_engine("constrained", h_pad=0.08, w_pad=0.08)
     figure.suptitle(title, fontsize=13, weight="bold", color=INK, parse_math=False)
     *parts, last = figure.subfigures(3, 1, height_ratios=heights)
     for part, stream in zip(parts, STREAMS, strict=True):
@@ -36,73 +36,51 @@ def _height(history: SearchHistory, stream: str) -> float:
 
 
 def _draw_stream(part: SubFigure, history: SearchHistory, stream: str) -> None:
-    blocks = len(history.epochs[-1].probabilities[stream])
-    grid = part.subplots(-(-blocks // COLUMNS), COLUMNS, sharex=True, sharey=True, squeeze=False)
-    for index, axes in enumerate(grid.flat):
+    from matplotlib.lines import Line2D
+
+    names, blocks = history.candidates[stream], len(history.epochs[-1].probabilities[stream])
+    grid = part.subplots(-(-blocks // COLUMNS), COLUMNS, sharex=True, sharey=True, squeeze=False).flat
+    for index, axes in enumerate(grid):
+        axes.set_visible(index < blocks)
         if index < blocks:
             _draw_block(axes, history, stream, index)
             axes.tick_params(labelbottom=index + COLUMNS >= blocks)
-        else:
-            axes.set_visible(False)
-    _legend(part, stream, history.candidates[stream])
-
-
-def _legend(part: SubFigure, stream: str, names: list[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    styles = zip(names, line_styles(names), strict=True)
-    part.legend(
-        [Line2D([], [], color=colour_of(name), ls=style, lw=2) for name, style in styles],
-        [short_name(name) for name in names],
-        title=STREAM_NAMES[stream],
-        title_fontproperties={"size": 11, "weight": "bold"},
-        loc="outside upper left",
-        ncols=COLUMNS,
-        alignment="left",
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-    )
+    looks = zip(names, line_styles(names), strict=True)
+    lines = [Line2D([], [], color=color_of(name), ls=style, lw=2, label=short_name(name)) for name, style in looks]
+    part.legend(handles=lines, loc="outside upper center", ncols=COLUMNS, frameon=False, fontsize=9)
+    part.suptitle(STREAM_NAMES[stream], x=0.01, ha="left", fontsize=11, weight="bold", color=INK)
 
 
 def _draw_block(axes: Axes, history: SearchHistory, stream: str, block: int) -> None:
     names = history.candidates[stream]
-    epochs = [entry.epoch for entry in history.epochs]
     rows = [entry.probabilities[stream][block] for entry in history.epochs]
     chosen = rows[-1].index(max(rows[-1]))
     for index, (name, style) in enumerate(zip(names, line_styles(names), strict=True)):
         width, dot, level = (2.0, 6, 4) if index == chosen else (1.1, 2.5, 3)
-        drawn: dict[str, Any] = {"color": colour_of(name), "zorder": level, "clip_on": False}
-        axes.plot(epochs, [row[index] for row in rows], style, lw=width, **drawn)
-        axes.plot(epochs[-1], rows[-1][index], "o", ms=dot, **drawn)
-    axes.set_title(f"{block}  {short_name(names[chosen])}", fontsize=9, color=colour_of(names[chosen]), pad=3)
-    axes.set_ylim(0, 1)
-    axes.set_yticks((0, 0.5, 1))
+        drawn: dict[str, Any] = {"color": color_of(name), "zorder": level, "lw": width, "marker": "o", "ms": dot}
+        epochs, values = [entry.epoch for entry in history.epochs], [row[index] for row in rows]
+        axes.plot(epochs, values, style, clip_on=False, markevery=[-1], **drawn)
+    axes.set_title(f"{block}  {short_name(names[chosen])}", fontsize=9, color=color_of(names[chosen]), pad=3)
+    axes.set(ylim=(0, 1), yticks=(0, 0.5, 1))
     _finish(axes, history, ticks=4)
 
 
 def _draw_loss(axes: Axes, history: SearchHistory) -> None:
-    epochs = [entry.epoch for entry in history.epochs]
-    losses = [entry.loss for entry in history.epochs]
+    epochs, losses = [entry.epoch for entry in history.epochs], [entry.loss for entry in history.epochs]
     axes.plot(epochs, losses, color=INK, lw=1.6, marker="o", ms=3, clip_on=False)
     axes.set_title("loss of the weight steps", fontsize=11, weight="bold", color=INK, loc="left")
     if history.epochs[-1].architecture_steps:
-        axes.set_title("dotted: the first epoch with architecture steps", fontsize=8.5, color=GREY, loc="right")
+        axes.set_title("dotted: the first epoch with architecture steps", fontsize=8.5, color=GRAY, loc="right")
     axes.set_xlabel("epoch", fontsize=9, color=INK)
     _finish(axes, history, ticks=10)
 
 
 def _finish(axes: Axes, history: SearchHistory, ticks: int) -> None:
     """Set what all panels share: epochs below, a quiet frame, a line where architecture steps begin."""
-    from matplotlib.ticker import MaxNLocator
-
-    first, last = history.epochs[0].epoch, history.epochs[-1].epoch
-    room = 1 if first == last else 0
-    axes.set_xlim(first - room, last + room)
-    axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, min_n_ticks=1))
-    axes.tick_params(labelsize=7.5, colors=GREY, length=2)
+    axes.margins(x=0)
+    axes.locator_params(axis="x", nbins=ticks, integer=True, min_n_ticks=1)
+    axes.tick_params(labelsize=7.5, colors=GRAY, length=2)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    begun = [entry.epoch for entry in history.epochs if entry.architecture_steps]
-    for epoch in begun[:1]:
-        axes.axvline(epoch, color=GREY, lw=0.9, ls=":", zorder=0)
+    axes.spines[["left", "bottom"]].set_color(GRAY)
+    for epoch in [entry.epoch for entry in history.epochs if entry.architecture_steps][:1]:
+        axes.axvline(epoch, color=GRAY, lw=0.9, ls=":", zorder=0)

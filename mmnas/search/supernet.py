@@ -15,7 +15,8 @@ from mmnas.config import Config
 from mmnas.genotype import Genotype, search_space
 from mmnas.models.encoder_decoder import EncoderDecoder
 from mmnas.models.network import MMNasNet
-from mmnas.models.operations import Mask, ParallelOperations, Relation
+from mmnas.models.operations import Mask, Memory, ParallelOperations
+from mmnas.models.relation import Relation
 
 Path = Sequence[int]
 """The number of one candidate per block, encoder blocks first."""
@@ -24,9 +25,8 @@ Path = Sequence[int]
 def space_of(config: Config) -> Genotype:
     """Return the search space that a configuration describes: a genotype whose rows list all candidates."""
     search = config.search
-    return search_space(
-        search.encoder_blocks, search.decoder_blocks, search.encoder_candidates, search.decoder_candidates
-    )
+    blocks = search.encoder_blocks, search.decoder_blocks
+    return search_space(*blocks, search.encoder_candidates, search.decoder_candidates)
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,9 @@ class MixedOp(nn.Module):
         self.candidates = nn.ModuleList(candidates)
         self.gates = gates
 
-    def forward(
-        self,
-        x: Tensor,
-        x_mask: Mask,
-        memory: Tensor | None = None,
-        memory_mask: Mask = None,
-        relation: Relation = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Return (B, X, H), the gated sum of the candidates' outputs."""
-        inputs = x, x_mask, memory, memory_mask, relation
+        inputs = x, mask, memory, relation
         values = self.gates.values
         mixed = values[self.gates.active] * self.candidates[self.gates.active](*inputs)
         for index in self.gates.inactive:
@@ -100,11 +93,8 @@ class Supernet(nn.Module):
 
     def _around(self, blocks: Sequence[nn.Module], uses_relation: bool) -> MMNasNet:
         weights, cut = self.weights, len(self.space.encoder)
-        network = MMNasNet(
-            token_stem=weights.token_stem,
-            region_stem=weights.region_stem,
-            relation=weights.relation if uses_relation else None,
-            backbone=EncoderDecoder(blocks[:cut], blocks[cut:]),
-            head=weights.head,
-        )
+        relation = weights.relation if uses_relation else None
+        backbone = EncoderDecoder(blocks[:cut], blocks[cut:])
+        kind = type(weights)  # the plain network, or the one that is fast on a CPU
+        network = kind(weights.token_stem, weights.region_stem, relation, backbone, weights.head)
         return network.train(weights.training)

@@ -8,6 +8,7 @@ from torch import nn
 from mmnas.config import Config
 from mmnas.genotype import Genotype
 from mmnas.models.network import MMNasNet, build_network
+from mmnas.models.operations import Sizes
 from mmnas.text.word_vectors import word_vectors
 
 
@@ -38,13 +39,10 @@ def network_of(
     return build_network(
         genotype=genotype,
         head=head,
+        sizes=Sizes(model.hidden_size, model.relation_size, model.head_scale, model.dropout),
         vocabulary_size=len(words),
-        hidden_size=model.hidden_size,
-        head_scale=model.head_scale,
-        feature_size=model.feature_size,
         word_size=model.word_size,
-        relation_size=model.relation_size,
+        feature_size=model.feature_size,
         box_size=model.box_size,
-        dropout=model.dropout,
         word_vectors=vectors,
     )

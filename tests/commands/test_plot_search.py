@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mmnas.__main__ import main
-from mmnas.search.drawing import LOOKS
+from mmnas.search.drawing import color_of
 from mmnas.search.history import SearchEpoch, SearchHistory, read_history, write_history
 from mmnas.search.picture import draw_search
 from tests.commands.test_show_arch import png_size
@@ -95,10 +95,10 @@ def test_a_panel_per_block_and_the_loss_beneath():
 def test_a_line_per_candidate_and_the_chosen_one_marked():
     *_, block, _ = panels(draw_search(history(), ""))
     lines = [line for line in block.get_lines() if len(line.get_xdata()) == 3]
-    colours = [LOOKS[family].colour for family in ("self_att", "rel_self_att", "guided_att", "feed_forward")]
-    assert [line.get_color() for line in lines] == colours
+    assert [line.get_color() for line in lines] == [color_of(name) for name in CANDIDATES["dec"]]
     assert list(lines[3].get_ydata()) == [0.25, 0.25, 0.75]
-    dots = [line.get_markersize() for line in block.get_lines() if line.get_marker() == "o"]
+    dots = [line.get_markersize() for line in lines]
+    assert all(line.get_marker() == "o" and line.get_markevery() == [-1] for line in lines)  # at the end alone
     assert dots.index(max(dots)) == 3 and sorted(dots)[-2] < max(dots)
     assert lines[3].get_linewidth() > lines[0].get_linewidth()
 

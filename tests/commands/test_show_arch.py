@@ -4,11 +4,11 @@ import subprocess
 import sys
 
 import pytest
+from matplotlib.figure import Figure
 
 from mmnas.__main__ import main
 from mmnas.genotype import OPERATIONS, Genotype
-from mmnas.models.operations import FAMILIES
-from mmnas.search.drawing import LINE_STYLES, LOOKS, line_styles, new_figure, save_png, short_row
+from mmnas.search.drawing import LINE_STYLES, color_of, family_title, line_styles, save_png, short_row
 from tests.stand_in import ROOT
 
 PUBLISHED = ROOT / "logs" / "ckpts" / "arch"
@@ -103,7 +103,7 @@ def test_bad_input_is_told_in_one_line(capsys, tmp_path, file):
 def test_lengths_must_be_whole_and_positive(capsys, file, length):
     with pytest.raises(SystemExit, match="2"):
         main(["show-arch", str(file), f"--regions={length}"])
-    assert "argument --regions: must be a whole number from 1 to 1000000" in capsys.readouterr().err
+    assert "argument --regions: must be an integer from 1 to 1000000" in capsys.readouterr().err
 
 
 # The picture
@@ -143,7 +143,8 @@ def test_the_picture_shows_who_reads_the_encoder():
     assert len(reading) == 2 + 4 + 2
     labels = {text.get_text().strip() for text in axes.texts}
     assert {"tokens", "regions", "SA", "GA", "FFN", "+", "uniimg_att_32", "1.05 M      0"} <= labels
-    assert {"self-attention", "guided attention", "attention to both streams"} <= labels
+    legend = {text.get_text() for text in axes.get_legend().get_texts()}
+    assert legend == {"self attention", "guided attention", "uniimg attention", "feed forward", "skip connect"}
 
 
 def test_a_picture_that_cannot_be_written_is_an_error(capsys, tmp_path, file):
@@ -153,16 +154,16 @@ def test_a_picture_that_cannot_be_written_is_an_error(capsys, tmp_path, file):
 
 
 def test_very_tall_pictures_are_drawn_coarser(tmp_path):
-    save_png(new_figure(1, 1000), tmp_path / "tall.png")
+    save_png(Figure(figsize=(1, 1000)), tmp_path / "tall.png")
     assert png_size(tmp_path / "tall.png") == (65, 65000)
 
 
 # Names and colours
 
 
-def test_every_family_has_a_look_of_its_own():
-    assert set(LOOKS) == set(FAMILIES)
-    assert len({look.colour for look in LOOKS.values()}) == len(LOOKS)
+def test_every_family_has_a_color_and_a_title_of_its_own():
+    colors = {spec.family: color_of(name) for name, spec in OPERATIONS.items()}
+    assert len(set(colors.values())) == len({family_title(family) for family in colors}) == len(colors)
 
 
 def test_a_row_is_written_by_the_papers_names():
@@ -170,7 +171,7 @@ def test_a_row_is_written_by_the_papers_names():
     assert short_row(("self_att_128", "feed_forward_deep")) == "self_att_128+feed_forward_deep"
 
 
-def test_operations_of_one_colour_differ_in_line_style():
+def test_operations_of_one_color_differ_in_line_style():
     names = ["self_att_16", "feed_forward", "self_att_64", "feed_forward_2"]
     assert line_styles(names) == [LINE_STYLES[0], LINE_STYLES[0], LINE_STYLES[1], LINE_STYLES[1]]
 

@@ -9,6 +9,7 @@ from mmnas.engine.distributed import Group
 from mmnas.engine.trainer import Trainer
 from mmnas.genotype import Genotype
 from mmnas.models.published import our_name
+from tests.forms import cpu, plain
 from tests.stand_in import (
     Batches,
     NoScalars,
@@ -25,13 +26,13 @@ FIXTURE = fixture("itm")
 SIZE = FIXTURE["dims"]["batch"]
 
 
-@pytest.fixture
-def network(tmp_path):
-    """The fixture's network with the weights of a checkpoint in the published form."""
+@pytest.fixture(params=[plain, cpu], ids=["plain", "cpu"])
+def network(request, tmp_path):
+    """The fixture's network in both forms with the weights of a checkpoint in the published form."""
     path = published_checkpoint(tmp_path / "released.pkl", FIXTURE)
     network = fixture_network(FIXTURE)
     load_weights(network, load_checkpoint(path), path)
-    return network
+    return request.param(network)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from mmnas.models.folding import attend_folded, fold, folding_pays
 from mmnas.models.layers import MASKED_LOGIT, MLP, AttentionPooling, LayerNorm, MultiHeadAttention, mask_to_bias
+from mmnas.models.relation import Relation
+from tests.forms import both_forms, cpu, plain
 
 # LayerNorm
 
@@ -91,9 +94,14 @@ def test_masks_become_finite_biases():
 # Attention
 
 
-def attention(**options):
+def attention(form=plain, **options):
     torch.manual_seed(0)
-    return MultiHeadAttention(**{"hidden": 8, "inner": 8, "head_width": 4, "dropout": 0.0, **options})
+    return form(MultiHeadAttention(**{"hidden": 8, "inner": 8, "head_width": 4, "dropout": 0.0, **options}))
+
+
+def related(embedding):
+    """The relation that hands out what readers make of an embedding (B, Q, K, R)."""
+    return None if embedding is None else Relation(lambda reader: reader(embedding))
 
 
 def plain_attention(layer, x, source, mask, relation):
@@ -111,21 +119,22 @@ def plain_attention(layer, x, source, mask, relation):
                 for j in range(source.shape[1]):
                     logit = query[sample, i, part] @ key[sample, j, part] / math.sqrt(width)
                     if relation is not None:
-                        term = layer.relation(relation[sample, i, j])[head].relu().clamp(min=1e-6)
-                        logit = logit + term.log()
+                        read = relation[sample, i, j] @ layer.relation.weight[head] + layer.relation.bias[head]
+                        logit = logit + read.relu().clamp(min=1e-6).log()
                     logits.append(logit if mask[sample, j] else torch.tensor(-math.inf, dtype=torch.float64))
                 shares = torch.stack(logits).softmax(0)
                 output[sample, i, part] = shares @ value[sample, :, part]
     return layer.merge(output)
 
 
+@both_forms
 @pytest.mark.parametrize("relational", [False, True])
-def test_attention_agrees_with_its_definition(relational):
-    layer = attention(relation_size=3 if relational else None)
+def test_attention_agrees_with_its_definition(relational, form):
+    layer = attention(form, relation_size=3 if relational else 0)
     x, source = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
     mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
     relation = torch.rand(2, 3, 5, 3) * 4 - 1 if relational else None
-    found = layer(x, source, mask, relation)
+    found = layer(x, source, mask, related(relation))
     expected = plain_attention(
         layer, x.double(), source.double(), mask, None if relation is None else relation.double()
     )
@@ -138,12 +147,13 @@ def test_projections_have_no_bias_and_the_relation_has_one():
     assert names == weights | {"relation.bias"}
 
 
+@both_forms
 @pytest.mark.parametrize("relational", [False, True])
-def test_a_row_without_any_valid_key_is_finite(relational):
-    layer = attention(relation_size=3 if relational else None)
+def test_a_row_without_any_valid_key_is_finite(relational, form):
+    layer = attention(form, relation_size=3 if relational else 0)
     x = torch.randn(2, 4, 8, requires_grad=True)
     mask = torch.tensor([[False] * 4, [True] * 4])
-    output = layer(x, x, mask, torch.rand(2, 4, 4, 3) if relational else None)
+    output = layer(x, x, mask, related(torch.rand(2, 4, 4, 3) if relational else None))
     output.square().sum().backward()
     assert torch.isfinite(output).all()
     assert torch.isfinite(x.grad).all()
@@ -151,32 +161,37 @@ def test_a_row_without_any_valid_key_is_finite(relational):
         assert torch.isfinite(parameter.grad).all(), name
 
 
+@both_forms
 @pytest.mark.parametrize("relational", [False, True])
-def test_masked_keys_have_no_influence(relational):
-    layer = attention(relation_size=3 if relational else None)
+def test_masked_keys_have_no_influence(relational, form):
+    layer = attention(form, relation_size=3 if relational else 0)
     x, source = torch.randn(2, 4, 8), torch.randn(2, 4, 8)
     mask = torch.tensor([[True, True, False, False], [True, False, False, False]])
     relation = torch.rand(2, 4, 4, 3) if relational else None
     disturbed = torch.where(mask[..., None], source, 1e3)
     other = None if relation is None else torch.where(mask[:, None, :, None], relation, 1e3)
-    torch.testing.assert_close(layer(x, disturbed, mask, other), layer(x, source, mask, relation))
+    found, expected = layer(x, disturbed, mask, related(other)), layer(x, source, mask, related(relation))
+    torch.testing.assert_close(found, expected)
 
 
-def test_one_valid_key_gives_its_value_whatever_is_asked():
-    layer = attention()
+@both_forms
+def test_one_valid_key_gives_its_value_whatever_is_asked(form):
+    layer = attention(form)
     x, source = torch.randn(1, 3, 8), torch.randn(1, 4, 8)
     mask = torch.tensor([[False, True, False, False]])
     expected = layer.merge(layer.value(source[:, 1:2])).expand(1, 3, 8)
     torch.testing.assert_close(layer(x, source, mask, None), expected)
 
 
-def test_attention_without_a_mask_reads_everything():
-    layer, x = attention(), torch.randn(1, 4, 8)
+@both_forms
+def test_attention_without_a_mask_reads_everything(form):
+    layer, x = attention(form), torch.randn(1, 4, 8)
     torch.testing.assert_close(layer(x, x, None, None), layer(x, x, torch.ones(1, 4, dtype=torch.bool), None))
 
 
-def test_attention_drops_out_in_training_only():
-    layer, x = attention(dropout=0.5), torch.randn(1, 4, 8)
+@both_forms
+def test_attention_drops_out_in_training_only(form):
+    layer, x = attention(form, dropout=0.5), torch.randn(1, 4, 8)
     assert not torch.equal(layer(x, x, None, None), layer(x, x, None, None))
     layer.eval()
     assert torch.equal(layer(x, x, None, None), layer(x, x, None, None))
@@ -184,11 +199,11 @@ def test_attention_drops_out_in_training_only():
 
 @pytest.mark.parametrize("relational", [False, True])
 def test_attention_written_out_for_training_is_the_fused_one(relational):
-    layer = attention(relation_size=3 if relational else None, dropout=1e-9)  # rounds to dropping nothing
+    layer = attention(cpu, relation_size=3 if relational else 0, dropout=1e-9)  # rounds to dropping nothing
     x, mask = torch.randn(2, 4, 8), torch.tensor([[True] * 4, [True, True, False, False]])
     relation = torch.rand(2, 4, 4, 3) * 4 - 1 if relational else None
-    written_out = layer.train()(x, x, mask, relation)
-    torch.testing.assert_close(written_out, layer.eval()(x, x, mask, relation))
+    written_out = layer.train()(x, x, mask, related(relation))
+    torch.testing.assert_close(written_out, layer.eval()(x, x, mask, related(relation)))
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -197,7 +212,7 @@ def test_folded_attention_is_the_plain_one_with_its_gradients(masked):
     x, source = torch.randn(2, 6, 8, requires_grad=True), torch.randn(2, 3, 8, requires_grad=True)
     mask = torch.tensor([[True] * 3, [True, False, False]]) if masked else None
     plain = layer(x, source, mask, None)
-    folded = layer.attend_folded(x, *layer.fold(*layer.keys_values(source)), mask)
+    folded = attend_folded(layer, x, fold(layer, source), mask)
     torch.testing.assert_close(folded, plain)
     given, weight = [x, source, *layer.parameters()], torch.randn_like(plain)
     gradients = (torch.autograd.grad((output * weight).sum(), given) for output in (folded, plain))
@@ -207,24 +222,25 @@ def test_folded_attention_is_the_plain_one_with_its_gradients(masked):
 
 def test_folding_pays_where_many_queries_meet_few_keys():
     layer = attention(hidden=512, inner=512, head_width=64)
-    assert layer.folding_pays(queries=100, keys=7)
-    assert not layer.folding_pays(queries=37, keys=11)
-    assert not layer.folding_pays(queries=10, keys=14)
+    assert folding_pays(layer, queries=100, keys=7)
+    assert not folding_pays(layer, queries=37, keys=11)
+    assert not folding_pays(layer, queries=10, keys=14)
 
 
-def test_attention_runs_in_bf16():
-    layer, x = attention(relation_size=3), torch.randn(2, 4, 8)
+@both_forms
+def test_attention_runs_in_bf16(form):
+    layer, x = attention(form, relation_size=3), torch.randn(2, 4, 8)
     mask = torch.tensor([[True] * 4, [False] * 4])
     relation = torch.rand(2, 4, 4, 3)
-    full = layer(x, x, mask, relation)
+    full = layer(x, x, mask, related(relation))
     with torch.autocast("cpu", torch.bfloat16):
-        half = layer(x, x, mask, relation)
+        half = layer(x, x, mask, related(relation))
     assert torch.isfinite(half).all()
     torch.testing.assert_close(half[0].float(), full[0], atol=0.05, rtol=0.05)
 
 
 def test_widths_that_do_not_fit_are_named():
-    with pytest.raises(ValueError, match="inner width 8 is no multiple of the head width 3"):
+    with pytest.raises(ValueError, match="inner width 8 is not a multiple of the head width 3"):
         attention(head_width=3)
 
 
@@ -237,8 +253,9 @@ def fill(linear: nn.Linear, weight, bias):
         linear.bias.copy_(torch.tensor(bias))
 
 
-def test_mlp_by_hand():
-    mlp = MLP(size=2, inner=2, out=1, dropout=0.0)
+@both_forms
+def test_mlp_by_hand(form):
+    mlp = form(MLP(size=2, inner=2, out=1, dropout=0.0))
     fill(mlp.hidden, [[1.0, 0.0], [0.0, 1.0]], [0.0, -1.0])
     fill(mlp.output, [[2.0, 3.0]], [0.5])
     # hidden (3, 1): 2 * 3 + 3 * 1 + 0.5; hidden (-1, 0) becomes (0, 0) by the ReLU

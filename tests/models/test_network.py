@@ -10,9 +10,10 @@ from mmnas.errors import ConfigError
 from mmnas.genotype import Genotype
 from mmnas.models.heads import FusionHead
 from mmnas.models.network import build_network
-from mmnas.models.operations import build_blocks
+from mmnas.models.operations import Sizes, build_blocks
 from mmnas.models.published import our_name
-from mmnas.models.stems import RegionStem, normalise_boxes
+from mmnas.models.stems import RegionStem, normalize_boxes
+from tests.forms import both_forms, cpu, plain
 from tests.stand_in import (
     SHIPPED_GENOTYPES,
     Batches,
@@ -33,13 +34,13 @@ FIXTURE = fixture("vqa")
 # Parity with the published implementation (tests/parity/vqa.json)
 
 
-@pytest.fixture
-def network(tmp_path):
-    """The fixture's network with the weights of a checkpoint in the published form."""
+@pytest.fixture(params=[plain, cpu], ids=["plain", "cpu"])
+def network(request, tmp_path):
+    """The fixture's network in both forms with the weights of a checkpoint in the published form."""
     path = published_checkpoint(tmp_path / "released.pkl", FIXTURE)
     network = fixture_network(FIXTURE)
     load_weights(network, load_checkpoint(path), path)
-    return network
+    return request.param(network)
 
 
 @pytest.fixture(scope="module")
@@ -89,18 +90,20 @@ def pad(tensor, length):
     return padded
 
 
+@both_forms
 @pytest.mark.parametrize("name", SHIPPED_GENOTYPES)
-def test_padding_to_100_regions_and_14_tokens_changes_nothing(name, batch):
-    network = fixture_network(FIXTURE, shipped_genotype(name)).eval()
+def test_padding_to_100_regions_and_14_tokens_changes_nothing(name, batch, form):
+    network = form(fixture_network(FIXTURE, shipped_genotype(name))).eval()
     widths = {"features": 100, "boxes": 100, "region_mask": 100, "tokens": 14, "token_mask": 14}
     padded = batch | {key: pad(batch[key], width) for key, width in widths.items()}
     with torch.no_grad():
         torch.testing.assert_close(network(padded), network(batch), atol=1e-5, rtol=0)
 
 
+@both_forms
 @pytest.mark.parametrize("name", SHIPPED_GENOTYPES)
-def test_a_sample_alone_equals_itself_within_a_batch(name, batch):
-    network = fixture_network(FIXTURE, shipped_genotype(name)).eval()
+def test_a_sample_alone_equals_itself_within_a_batch(name, batch, form):
+    network = form(fixture_network(FIXTURE, shipped_genotype(name))).eval()
     with torch.no_grad():
         together = network(batch)
         for number, (regions, length) in enumerate(zip(FIXTURE["regions"], FIXTURE["lengths"], strict=True)):
@@ -110,9 +113,10 @@ def test_a_sample_alone_equals_itself_within_a_batch(name, batch):
             torch.testing.assert_close(network(alone)[0], together[number], atol=1e-5, rtol=0)
 
 
+@both_forms
 @pytest.mark.parametrize("name", SHIPPED_GENOTYPES)
-def test_what_padding_holds_does_not_matter(name, batch):
-    network = fixture_network(FIXTURE, shipped_genotype(name)).eval()
+def test_what_padding_holds_does_not_matter(name, batch, form):
+    network = form(fixture_network(FIXTURE, shipped_genotype(name))).eval()
     regions, tokens = batch["region_mask"], batch["token_mask"]
     disturbed = batch | {
         "features": torch.where(regions[..., None], batch["features"], 7.0),
@@ -138,18 +142,19 @@ def test_what_padding_holds_does_not_matter(name, batch):
 )
 def test_the_30_blocks_have_the_published_number_of_parameters(name, hidden, millions):
     genotype = shipped_genotype(name)
-    sizes = {"hidden": hidden, "dropout": 0.1, "relation_size": 64, "head_scale": hidden // 512}
+    sizes = Sizes(hidden, relation_size=64, head_scale=hidden // 512)
     with torch.device("meta"):
-        blocks = [*build_blocks(genotype.encoder, **sizes), *build_blocks(genotype.decoder, **sizes)]
+        blocks = [*build_blocks(genotype.encoder, sizes), *build_blocks(genotype.decoder, sizes)]
     assert len(blocks) == 30
     count = sum(parameter.numel() for block in blocks for parameter in block.parameters())
     assert round(count / 1e6, 1) == millions
 
 
+@both_forms
 @pytest.mark.parametrize("name", SHIPPED_GENOTYPES)
-def test_every_parameter_gets_a_gradient(name, batch):
+def test_every_parameter_gets_a_gradient(name, batch, form):
     genotype = shipped_genotype(name)
-    network = fixture_network(FIXTURE, genotype)
+    network = form(fixture_network(FIXTURE, genotype))
     for parameter, value in network.named_parameters():
         if parameter.endswith("attention.relation.weight"):
             nn.init.uniform_(value)  # its ReLU is dead on many seeds
@@ -178,7 +183,7 @@ def test_box_size_adds_the_normalised_box(box_size, batch):
 def test_normalised_box_by_hand():
     # 64 .. 192 of a width of 640, 48 .. 240 of a height of 480: 0.2 x 0.4 of the image
     boxes, sizes = torch.tensor([[[64.0, 48.0, 192.0, 240.0]]]), torch.tensor([[480.0, 640.0]])
-    torch.testing.assert_close(normalise_boxes(boxes, sizes), torch.tensor([[[0.1, 0.1, 0.3, 0.5, 0.08]]]))
+    torch.testing.assert_close(normalize_boxes(boxes, sizes), torch.tensor([[[0.1, 0.1, 0.3, 0.5, 0.08]]]))
 
 
 def test_region_stem_joins_feature_and_box():
@@ -186,7 +191,7 @@ def test_region_stem_joins_feature_and_box():
     stem = RegionStem(feature_size=3, hidden=4, box_size=2)
     features, boxes = torch.rand(1, 2, 3), torch.tensor([[[0.0, 0.0, 10.0, 20.0], [5.0, 5.0, 9.0, 9.0]]])
     sizes = torch.tensor([[40.0, 20.0]])
-    joined = torch.cat([features, stem.box_linear(normalise_boxes(boxes, sizes))], dim=-1)
+    joined = torch.cat([features, stem.box_linear(normalize_boxes(boxes, sizes))], dim=-1)
     torch.testing.assert_close(stem(features, boxes, sizes), stem.linear(joined))
 
 
@@ -194,14 +199,11 @@ def build_with_words(vectors):
     return build_network(
         genotype=Genotype((("skip_connect",),), (("skip_connect",),)),
         head=FusionHead(hidden=8, pooling_size=4, glimpses=2, pooled=6, outputs=3, dropout=0.0),
+        sizes=Sizes(8, relation_size=2),
         vocabulary_size=5,
-        hidden_size=8,
-        head_scale=1,
-        feature_size=4,
         word_size=3,
-        relation_size=2,
+        feature_size=4,
         box_size=0,
-        dropout=0.0,
         word_vectors=vectors,
     )
 

@@ -7,8 +7,10 @@ import torch
 from mmnas.errors import ConfigError
 from mmnas.genotype import OPERATIONS
 from mmnas.models import operations
-from mmnas.models.operations import FAMILIES, ParallelOperations, build_blocks, build_operation
+from mmnas.models.operations import FAMILIES, Memory, ParallelOperations, Sizes, build_blocks, build_operation
 from mmnas.models.published import from_published
+from mmnas.models.relation import Relation
+from tests.forms import both_forms
 from tests.stand_in import fixture, stand_in_uniform, stand_in_weight
 
 FIXTURE = fixture("ops")
@@ -17,7 +19,7 @@ WITHOUT_PARAMETERS = ("none", "skip_connect", "gelu")
 
 
 def build(name, hidden=128, **options):
-    return build_operation(name, hidden=hidden, dropout=0.0, relation_size=FIXTURE["relation_size"], **options)
+    return build_operation(name, Sizes(hidden, FIXTURE["relation_size"], **options))
 
 
 def build_alive(name, hidden):
@@ -29,16 +31,21 @@ def build_alive(name, hidden):
     return operation
 
 
-def inputs(hidden=128):
+def inputs(hidden=128, change=lambda memory, relation: (memory, relation)):
+    """What operations are given; `change` may alter the memory's states and the relation's embedding."""
+
     def uniform(tag, *shape, low=-1.0):
         return torch.from_numpy(stand_in_uniform(f"ops/{tag}", shape, low, 1).astype(np.float32))
 
+    states, embedding = change(
+        uniform("y", BATCH, TOKENS, hidden),
+        uniform("relation", BATCH, REGIONS, REGIONS, FIXTURE["relation_size"], low=0.0),
+    )
     return {
         "x": uniform("x", BATCH, REGIONS, hidden),
-        "x_mask": ~torch.tensor(FIXTURE["region_padding"], dtype=torch.bool),
-        "memory": uniform("y", BATCH, TOKENS, hidden),
-        "memory_mask": ~torch.tensor(FIXTURE["token_padding"], dtype=torch.bool),
-        "relation": uniform("relation", BATCH, REGIONS, REGIONS, FIXTURE["relation_size"], low=0.0),
+        "mask": ~torch.tensor(FIXTURE["region_padding"], dtype=torch.bool),
+        "memory": Memory(states, ~torch.tensor(FIXTURE["token_padding"], dtype=torch.bool)),
+        "relation": Relation(lambda reader: reader(embedding)),
     }
 
 
@@ -52,14 +59,15 @@ def test_the_fixture_holds_all_36_published_operations():
     assert set(FIXTURE["ops"]) <= set(OPERATIONS)
 
 
+@both_forms
 @pytest.mark.parametrize("name", FIXTURE["ops"])
-def test_operation_agrees_with_the_published_one(name):
+def test_operation_agrees_with_the_published_one(name, form):
     figures = FIXTURE["ops"][name]
     weights = {
         parameter: torch.from_numpy(stand_in_weight(f"{name}.{parameter}", tuple(shape)))
         for parameter, shape in figures["parameters"].items()
     }
-    operation = build(name)
+    operation = form(build(name))
     operation.load_state_dict(from_published(weights))
     with torch.no_grad():
         output = operation(**inputs())
@@ -68,10 +76,11 @@ def test_operation_agrees_with_the_published_one(name):
     np.testing.assert_allclose(output.sum(-1), figures["output_row_sums"], atol=1e-4)
 
 
+@both_forms
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_every_parameter_gets_a_gradient(name):
+def test_every_parameter_gets_a_gradient(name, form):
     hidden = fitting_width(name)
-    operation, given = build_alive(name, hidden), inputs(hidden)
+    operation, given = form(build_alive(name, hidden)), inputs(hidden)
     given["x"].requires_grad_()
     output = operation(**given)
     (output * torch.randn_like(output)).sum().backward()
@@ -86,7 +95,7 @@ def test_every_parameter_gets_a_gradient(name):
 def test_what_an_encoder_may_hold_needs_neither_memory_nor_relation(name):
     hidden = fitting_width(name)
     given = inputs(hidden)
-    output = build(name, hidden)(given["x"], given["x_mask"])
+    output = build(name, hidden)(given["x"], given["mask"], None, None)
     assert output.shape == given["x"].shape
 
 
@@ -95,14 +104,19 @@ def test_an_operation_reads_what_its_name_is_listed_with(name):
     hidden = fitting_width(name)
     operation, given = build_alive(name, hidden), inputs(hidden)
     before = operation(**given)
-    for argument in ("memory", "relation"):
-        unchanged = torch.equal(operation(**{**given, argument: given[argument].flip(1)}), before)
+    changes = {
+        "memory": lambda memory, relation: (memory.flip(1), relation),
+        "relation": lambda memory, relation: (memory, relation.flip(1)),
+    }
+    for argument, change in changes.items():
+        unchanged = torch.equal(operation(**inputs(hidden, change)), before)
         assert unchanged == (OPERATIONS[name].reads != argument)
 
 
-def test_dropout_is_applied_in_training_only():
+@both_forms
+def test_dropout_is_applied_in_training_only(form):
     torch.manual_seed(0)
-    operation, given = build_operation("feed_forward", hidden=128, dropout=0.5, relation_size=16), inputs()
+    operation, given = form(build("feed_forward", dropout=0.5)), inputs()
     assert not torch.equal(operation(**given), operation(**given))
     operation.eval()
     assert torch.equal(operation(**given), operation(**given))
@@ -117,9 +131,7 @@ def test_parallel_operations_add_up():
 
 
 def test_blocks_are_built_row_by_row():
-    blocks = build_blocks(
-        [["self_att_64"], ["none", "feed_forward_2"]], hidden=128, dropout=0.0, relation_size=16, head_scale=1
-    )
+    blocks = build_blocks([["self_att_64"], ["none", "feed_forward_2"]], Sizes(128, relation_size=16))
     kinds = [[type(operation).__name__ for operation in block] for block in blocks]
     assert kinds == [["SelfAttention"], ["Zero", "FeedForward"]]
 
@@ -147,13 +159,13 @@ def test_a_doubled_inner_width_doubles_the_heads():
     assert attention.relation.out_features == 4
 
 
-def test_every_family_has_a_builder_and_every_builder_a_family():
+def test_every_family_has_a_class_and_every_class_a_family():
     assert {spec.family for spec in OPERATIONS.values()} == set(FAMILIES)
 
 
 def test_all_operations_share_one_signature():
     base = list(inspect.signature(operations.Operation.forward).parameters)
-    assert base == ["self", "x", "x_mask", "memory", "memory_mask", "relation"]
+    assert base == ["self", "x", "mask", "memory", "relation"]
     for kind in vars(operations).values():
         if isinstance(kind, type) and issubclass(kind, (operations.Operation, ParallelOperations)):
             assert list(inspect.signature(kind.forward).parameters) == base, kind

@@ -10,6 +10,7 @@ import torch
 from mmnas.genotype import OPERATIONS, Genotype
 from mmnas.models.operations import GuidedAttention
 from mmnas.models.pair_scorer import PairScorer
+from tests.forms import both_forms, plain
 from tests.stand_in import SHIPPED_GENOTYPES, fixture, fixture_network, shipped_genotype
 
 FIXTURE = fixture("itm")
@@ -41,13 +42,18 @@ def plain_scores(network, batch):
     return torch.cat(columns, dim=1)
 
 
+def every_image(captions):
+    """Rows that name all images for each caption."""
+    return torch.arange(IMAGES).expand(captions, -1)
+
+
 def block_scores(network, batch, budget):
     scorer = PairScorer(network, budget)
     states = scorer.images(batch)
     scores = torch.empty(IMAGES, len(TEXTS))
     for places in scorer.groups(np.array([len(text) for text in TEXTS])):
         captions = scorer.captions(torch.tensor([TEXTS[place] for place in places]))
-        scores[:, places] = scorer.matrix(states, captions)
+        scores[:, places] = scorer.score(states, every_image(len(places)), captions).T
     return scores
 
 
@@ -59,9 +65,9 @@ def random_genotype(seed):
     return Genotype(((draw.choice(encoder),), (draw.choice(encoder),)), tuple(map(tuple, rows)))
 
 
-def network_of(genotype):
-    """The genotype's network with relation terms that do not sit at their floor."""
-    network = fixture_network(FIXTURE, genotype).eval()
+def network_of(genotype, form=plain):
+    """The genotype's network with relation biases that are not all at their floor."""
+    network = form(fixture_network(FIXTURE, genotype)).eval()
     for name, value in network.named_parameters():
         if name.endswith("attention.relation.bias"):
             torch.nn.init.constant_(value, 0.5)
@@ -75,10 +81,11 @@ GENOTYPES["no language in the decoder"] = Genotype((("self_att_64",),), (("rel_s
 GENOTYPES["language at once"] = Genotype((("self_att_64",),), (("guided_att_64", "uniimg_att_64"), ("sep_conv_3",)))
 
 
+@both_forms
 @pytest.mark.parametrize("name", GENOTYPES)
 @torch.no_grad()
-def test_scores_are_those_of_the_plain_forward(name):
-    network = network_of(GENOTYPES[name])
+def test_scores_are_those_of_the_plain_forward(name, form):
+    network = network_of(GENOTYPES[name], form)
     for regions in ((7, 7, 7, 7, 7), (7, 2, 5, 1, 7)):
         batch = images(regions)
         plain = plain_scores(network, batch)
@@ -91,13 +98,14 @@ def test_chosen_pairs_are_those_of_the_matrix():
     scorer = PairScorer(network_of(shipped_genotype("train_itm")))
     states, captions = scorer.images(images()), scorer.captions(torch.tensor([TEXTS[0], TEXTS[2]]))
     rows = torch.tensor([[4, 0, 3], [1, 1, 2]])
-    matrix = scorer.matrix(states, captions)
-    torch.testing.assert_close(scorer.score(states, rows, captions), matrix.T.gather(1, rows))
+    every = scorer.score(states, every_image(2), captions)
+    torch.testing.assert_close(scorer.score(states, rows, captions), every.gather(1, rows))
 
 
+@both_forms
 @torch.no_grad()
-def test_each_part_runs_once():
-    network = network_of(shipped_genotype("train_itm"))
+def test_each_part_runs_once(form):
+    network = network_of(shipped_genotype("train_itm"), form)
     calls = Counter()
 
     def count(name):
@@ -120,9 +128,10 @@ def test_each_part_runs_once():
     }
 
 
+@both_forms
 @torch.no_grad()
-def test_bfloat16_makes_no_ties():
-    network = network_of(shipped_genotype("train_itm"))
+def test_bfloat16_makes_no_ties(form):
+    network = network_of(shipped_genotype("train_itm"), form)
     with torch.autocast("cpu", torch.bfloat16):
         scores = block_scores(network, images(), 2**27)
     assert scores.dtype == torch.float32 and len(scores.unique()) == scores.numel()

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmnas.models import relation
-from mmnas.models.linear import Linear
-from mmnas.models.relation import RelationEmbedding, relation_features, relation_term
+from mmnas.genotype import Genotype
+from mmnas.models import cpu
+from mmnas.models.relation import Relation, RelationEmbedding, RelationReader, relation_features
+from tests.stand_in import fixture, fixture_network
 
 
 def all_valid(boxes):
@@ -103,27 +104,39 @@ def test_embedding_is_a_rectified_linear():
 
 
 @pytest.mark.parametrize("pairs_at_a_time", [1, 20, 20_000])
-def test_terms_of_all_readers_are_those_of_each(monkeypatch, pairs_at_a_time):
+def test_biases_computed_together_are_those_of_each_reader(monkeypatch, pairs_at_a_time):
     """However many samples are embedded at a time, and with the gradients of keeping the embedding."""
-    monkeypatch.setattr(relation, "PAIRS_AT_A_TIME", pairs_at_a_time)
+    monkeypatch.setattr(cpu, "PAIRS_AT_A_TIME", pairs_at_a_time)
     boxes, mask = random_boxes(3, 4), torch.arange(4)[None] < torch.tensor([4, 1, 3])[:, None]
     torch.manual_seed(0)
-    embedding, readers = RelationEmbedding(6), [Linear(6, 2), Linear(6, 3)]
-    found = embedding.terms(boxes, mask, readers)
-    kept = embedding(boxes, mask)
-    parameters = [*embedding.parameters(), *(each for reader in readers for each in reader.parameters())]
-    weights = [torch.rand(3, reader.out_features, 4, 4) for reader in readers]
+    genotype = Genotype((("feed_forward",),), (("rel_self_att_64",), ("feed_forward", "rel_self_att_32")))
+    network = fixture_network(fixture("vqa"), genotype)
+    readers = [module for module in network.modules() if isinstance(module, RelationReader)]
+    parameters = [p for module in (network.relation, *readers) for p in module.parameters()]
+    plain = network.relate(boxes, mask)
+    cpu.use_cpu_kernels(network)
+    together = network.relate(boxes, mask)
     sums = [0.0, 0.0]
-    for reader, weight in zip(readers, weights, strict=True):
-        expected = relation_term(kept, reader.weight, reader.bias)
-        torch.testing.assert_close(found[reader], expected)
-        sums = [total + (term * weight).sum() for total, term in zip(sums, (found[reader], expected), strict=True)]
+    for reader in readers:
+        found, expected = together.bias(reader), plain.bias(reader)
+        torch.testing.assert_close(found, expected)
+        weight = torch.rand_like(expected)
+        sums = [total + (bias * weight).sum() for total, bias in zip(sums, (found, expected), strict=True)]
+    assert len({bias.shape for bias in (together.bias(reader) for reader in readers)}) == 2
     for here, there in zip(*(torch.autograd.grad(total, parameters) for total in sums), strict=True):
         torch.testing.assert_close(here, there)
 
 
-def test_term_by_hand():
+def test_bias_by_hand():
     # log(2 * 3 - 1) where positive; log of the floor where the linear gives -1
-    weight, bias = torch.tensor([[2.0], [0.0]]), torch.tensor([-1.0, -1.0])
-    term = relation_term(torch.tensor([[[[3.0]]]]), weight, bias)
-    torch.testing.assert_close(term, torch.tensor([math.log(5), math.log(1e-6)]).view(1, 2, 1, 1))
+    reader = RelationReader(1, 2)
+    with torch.no_grad():
+        reader.weight.copy_(torch.tensor([[2.0], [0.0]]))
+        reader.bias.copy_(torch.tensor([-1.0, -1.0]))
+    bias = reader(torch.tensor([[[[3.0]]]]))
+    torch.testing.assert_close(bias, torch.tensor([math.log(5), math.log(1e-6)]).view(1, 2, 1, 1))
+
+
+def test_a_relation_of_chosen_images():
+    relation = Relation(lambda reader: torch.arange(3.0).view(3, 1, 1, 1), torch.tensor([2, 0, 2]))
+    assert relation.bias(RelationReader(1, 1)).flatten().tolist() == [2.0, 0.0, 2.0]

@@ -7,10 +7,12 @@ import torch
 from mmnas.config import SearchConfig
 from mmnas.errors import ConfigError
 from mmnas.genotype import search_space
-from mmnas.models.operations import build_blocks
+from mmnas.models.operations import Memory, Sizes, build_blocks
 from mmnas.models.published import from_published, our_name
+from mmnas.models.relation import Relation
 from mmnas.search.architecture import Architecture, alpha_gradient, initial_alphas
 from mmnas.search.supernet import Gates, MixedOp, Supernet
+from tests.forms import both_forms, plain
 from tests.stand_in import (
     fixture,
     fixture_batch,
@@ -31,19 +33,19 @@ def uniform(tag, *shape, low=-1.0):
 
 def search_inputs():
     batch, regions, tokens, hidden = (SEARCH[key] for key in ("batch", "regions", "tokens", "hidden_size"))
+    embedding = uniform("relation", batch, regions, regions, SEARCH["relation_size"], low=0.0)
     return (
         uniform("x", batch, regions, hidden),
         torch.ones(batch, regions, dtype=torch.bool),
-        uniform("y", batch, tokens, hidden),
-        torch.ones(batch, tokens, dtype=torch.bool),
-        uniform("relation", batch, regions, regions, SEARCH["relation_size"], low=0.0),
+        Memory(uniform("y", batch, tokens, hidden), torch.ones(batch, tokens, dtype=torch.bool)),
+        Relation(lambda reader: reader(embedding)),
     )
 
 
-def candidates_of(case):
+def candidates_of(case, form=plain):
     """Build the case's candidates with the weights that the fixture was measured with."""
-    sizes = {"hidden": SEARCH["hidden_size"], "dropout": 0.0, "relation_size": SEARCH["relation_size"]}
-    (candidates,) = build_blocks([case["candidates"]], **sizes)
+    sizes = Sizes(SEARCH["hidden_size"], SEARCH["relation_size"])
+    (candidates,) = form(build_blocks([case["candidates"]], sizes))
     for index, (name, operation) in enumerate(zip(case["candidates"], candidates, strict=True)):
         prefix = f"{SEARCH['parameter_prefix']}candidate_ops.{index}."
         shapes = OPERATIONS["ops"][name]["parameters"]
@@ -64,10 +66,11 @@ def gate_gradient(case, gates, candidates):
     return loss, torch.autograd.grad(loss, gates.values)[0]
 
 
+@both_forms
 @pytest.mark.parametrize("case", SEARCH["cases"], ids=NAMES)
-def test_a_mixed_operation_learns_as_the_published_one(case):
+def test_a_mixed_operation_learns_as_the_published_one(case, form):
     """Loss, gate gradients, alpha gradients, alpha after one step of Adam and after the rescaling of mode `two`."""
-    candidates, gates = candidates_of(case), gates_of(case)
+    candidates, gates = candidates_of(case, form), gates_of(case)
     loss, gradient = gate_gradient(case, gates, candidates)
     assert loss.item() == pytest.approx(case["loss"], rel=1e-4)
     np.testing.assert_allclose(gradient, case["gate_gradient"], rtol=1e-3, atol=1e-4)
@@ -101,10 +104,12 @@ def test_alpha_gradient_worked_out_by_hand():
     np.testing.assert_allclose(alpha_gradient(torch.zeros(2), torch.tensor([3.0, 1.0])), [0.5, -0.5])
 
 
+@both_forms
 @pytest.mark.parametrize("task", ["vqa", "vgd", "itm"])
-def test_a_path_through_the_supernet_agrees_with_the_published_one(task):
+def test_a_path_through_the_supernet_agrees_with_the_published_one(task, form):
     figures = SUPERNET[task]
     supernet, space = fixture_supernet(task)
+    form(supernet)
     names = [*space.encoder, *space.decoder]
     path = [row.index(name) for row, name in zip(names, figures["sampled_path"], strict=True)]
     with torch.inference_mode():
@@ -122,9 +127,11 @@ def test_the_published_search_starts_where_ours_does():
     assert [alpha.tolist() for alpha in alphas] == SUPERNET["vqa"]["initial_alphas"]
 
 
-def test_gates_leave_the_value_of_the_path_as_it_is():
+@both_forms
+def test_gates_leave_the_value_of_the_path_as_it_is(form):
     """Gates of 1 and 0 compute what the active path computes, with every candidate's gradient at hand."""
     supernet, space = fixture_supernet("vqa")
+    form(supernet)
     supernet.eval()
     architecture = Architecture(space, "uniform", seed=0)
     gates = architecture.draw_gates(np.random.default_rng(0), "full", torch.device("cpu"))
@@ -137,10 +144,13 @@ def test_gates_leave_the_value_of_the_path_as_it_is():
     assert all(parameter.grad is None for parameter in supernet.parameters())
 
 
-def test_a_path_shares_the_weights_and_leaves_the_tree_as_it_is():
+@both_forms
+def test_a_path_shares_the_weights_and_leaves_the_tree_as_it_is(form):
     supernet, space = fixture_supernet("vqa")
+    form(supernet)
     before = [name for name, _ in supernet.named_modules()]
     network = supernet.network([0] * 30)
+    assert type(network) is type(supernet.weights)
     assert network.backbone.encoder[3][0] is supernet.blocks[3][0]
     assert network.relation is None  # the first candidate, SA, reads none
     assert supernet.network([0] * 12 + [1] * 18).relation is supernet.weights.relation
