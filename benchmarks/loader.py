@@ -23,9 +23,9 @@ from torch.utils.data import Dataset
 from benchmarks.published import published_batch
 from benchmarks.timing import Row
 from mmnas.data.features import NpzFolders, RegionSource
-from mmnas.data.packed import PackedFeatures, region_counts
-from mmnas.data.packing import pack
 from mmnas.data.samplers import TrainingSampler
+from mmnas.data.store import FeatureStore, region_counts
+from mmnas.data.store_writer import pack
 from mmnas.engine.loading import BatchLoader, dismiss_workers
 
 IMAGES, QUESTIONS, WIDTH, BATCH, ROUNDS = 640, 2, 2048, 64, 3
@@ -96,8 +96,8 @@ def measure(rounds: int) -> list[list[float]]:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         write_images(root / "npz", np.random.default_rng(0))
-        pack([root / "npz"], root / "store.lmdb")
-        store = PackedFeatures(root / "store.lmdb", WIDTH)
+        pack([root / "npz"], root / "features")
+        store = FeatureStore(root / "features")
         counts = region_counts(store, range(1, IMAGES + 1), 100)
         folder = NpzFolders([root / "npz"], WIDTH)
         forms = [loader_of(Images(store), np.tile(counts, QUESTIONS))]

@@ -15,8 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.memory import REGIONS, resident_mb, write_data
 from mmnas.data.packing import pack
+
+from benchmarks.memory import REGIONS, resident_mb, write_data
 from mmnas.demo.scripts import ROOT
 from mmnas.demo.vectors import write_vectors
 from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint

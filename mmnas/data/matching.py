@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 
 from mmnas.batch import collate
 from mmnas.data.features import RegionSource
-from mmnas.data.packed import region_counts
 from mmnas.data.ragged import Ragged
 from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE
+from mmnas.data.store import region_counts
 
 
 class ImageDataset(Dataset):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmnas.data.features import NpzFolders, Reader, RegionSource, read_mask_rcnn_npz, read_npz
-from mmnas.data.packed import packed_at
 from mmnas.data.refs import split_by
+from mmnas.data.store import open_store
 from mmnas.errors import DataError
 from mmnas.files import PathLike
 
@@ -44,7 +44,7 @@ def grounding_features(
     the usual name in it. Raises DataError naming the places when there is none with an npz file.
     """
     entry = _KINDS[kind]
-    store = packed_at(feat_path, feature_size, entry.read)
+    store = open_store(feat_path, feature_size, entry.read)
     if store is not None:
         return store
     folder = Path(entry.folder.format(name=f"{dataset}_{split_by(dataset)}"))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mmnas.data.features import NpzFolders, RegionSource, image_id_of
-from mmnas.data.packed import packed_at
+from mmnas.data.store import open_store
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike, read_json
 from mmnas.typed import INT_LIMIT, nearest
@@ -165,7 +165,7 @@ def matching_features(
     the usual name in it. Raises DataError naming the places when there is none with an npz file.
     """
     layout = _layout(dataset)
-    store = packed_at(feat_path, feature_size)
+    store = open_store(feat_path, feature_size)
     if store is not None:
         return store
     usual = Path(data_path if feat_path is None else feat_path) / layout.features

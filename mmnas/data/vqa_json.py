@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmnas.data.features import NpzFolders, RegionSource
-from mmnas.data.packed import packed_at
+from mmnas.data.store import open_store
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike, is_text, read_json
 from mmnas.text.answers import normalise_for_vocabulary
@@ -127,7 +127,7 @@ def find_feature_folders(data_path: PathLike, feat_path: PathLike | None = None)
 
 def question_features(data_path: PathLike, feat_path: PathLike | None, feature_size: int) -> RegionSource:
     """Return the packed store that `feat_path` names, or the features in the folders found."""
-    store = packed_at(feat_path, feature_size)
+    store = open_store(feat_path, feature_size)
     return NpzFolders(find_feature_folders(data_path, feat_path), feature_size) if store is None else store
 
 
