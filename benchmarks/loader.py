@@ -1,10 +1,10 @@
-"""Batches per second from the loader: a packed store against compressed npz files.
+"""Batches per second from the loader: a feature store against compressed npz files.
 
     python3 -m benchmarks.loader
 
 VQA-like samples of 10 to 100 regions (mean 37) of 2048 floats in batches of 64, through the loader of training
 with one worker. The store is loaded as training does, in batches of about one region count, which it knows from
-its manifest. The published way reads compressed npz files, pads to 100 regions and makes a relation matrix per
+its index. The published way reads compressed npz files, pads to 100 regions and makes a relation matrix per
 sample; `npz` is this project's loader on the same files. All forms load the same images in turns, so that whatever
 else the machine does meets all; all files are in the system's cache.
 """

@@ -76,7 +76,6 @@ class PairDataset(Dataset):
         regions = collate([self.images[int(image)] for image in images])
         tokens = collate([{"tokens": self.tokens[int(caption)].astype(np.int64)} for caption in captions])
         index = torch.tensor([int(sample["index"]) for sample in samples])
-        # In place, so that a worker hands over the memory of the regions: see SlotBatch.
         regions.update(tokens, index=index, image_rows=image_rows, caption_rows=caption_rows)
         return regions
 

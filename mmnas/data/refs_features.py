@@ -40,7 +40,7 @@ def grounding_features(
 ) -> RegionSource:
     """Return the region features of a data set.
 
-    A `feat_path` that is given is the only place looked at: a packed store, the folder itself, or a folder of
+    A `feat_path` that is given is the only place looked at: a feature store, the folder itself, or a folder of
     the usual name in it. Raises DataError naming the places when there is none with an npz file.
     """
     entry = _KINDS[kind]

@@ -19,26 +19,10 @@ import numpy as np
 from msgspec.structs import replace
 from tqdm import tqdm
 
+from mmnas.data import store as layout
 from mmnas.data.feature_files import FeatureFile, count_files, feature_files
 from mmnas.data.features import MAX_REGIONS, Regions
-from mmnas.data.store import (
-    BOXES,
-    ENTRY,
-    FEATURES,
-    HEADER,
-    INDEX,
-    MAX_WIDTH,
-    READERS,
-    WIDTHS,
-    FeatureStore,
-    Header,
-    checksum,
-    damaged,
-    pack_command,
-    read_header,
-    read_index,
-    size_of,
-)
+from mmnas.data.store import BOXES, ENTRY, FEATURES, HEADER, INDEX, FeatureStore, Header, checksum, damaged, size_of
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike, remove_temporaries, write_json
 from mmnas.typed import require_one_of
@@ -58,8 +42,8 @@ def pack(
     `out`; what was packed before that stays in the store.
     """
     require_one_of("--dtype", dtype, DTYPES)
-    if feature_size is not None and not 0 < feature_size <= MAX_WIDTH:
-        raise ConfigError(f"--feature-size must be from 1 to {MAX_WIDTH}, not {feature_size}")
+    if feature_size is not None and not 0 < feature_size <= layout.MAX_WIDTH:
+        raise ConfigError(f"--feature-size must be from 1 to {layout.MAX_WIDTH}, not {feature_size}")
     paths = [Path(os.path.abspath(source)) for source in sources]
     counts = [count_files(path) for path in paths]
     names = tuple(str(path).encode(errors="backslashreplace").decode() for path in paths)
@@ -67,12 +51,8 @@ def pack(
         before = writer.header.images
         if not writer.header.finished:
             total = None if None in counts else sum(filter(None, counts))
-            for file in tqdm(
-                (file for path in paths for file in feature_files(path)),
-                total=total,
-                desc=Path(out).name,
-                **_PROGRESS,
-            ):
+            files = (file for path in paths for file in feature_files(path))
+            for file in tqdm(files, writer.path.name, total, **_PROGRESS):
                 writer.add(file)
             writer.commit(finished=True)
         return writer.header, writer.header.images - before
@@ -84,7 +64,7 @@ def verify(path: PathLike) -> Header:
     Raises DataError that names the first damaged image and counts the rest.
     """
     store = FeatureStore(path)
-    expected = {entry["image"]: entry["crc32"] for entry in read_index(store.path, store.header)}
+    expected = {entry["image"]: entry["crc32"] for entry in layout.read_index(store.path, store.header)}
     bad = [image for image in tqdm(store.image_ids, **_PROGRESS) if checksum(store[image]) != expected[image]]
     if bad:
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
@@ -122,20 +102,20 @@ class StoreWriter:
             if any(self.path.iterdir()):
                 raise DataError(f"{self.path} holds other files: the last argument is the folder to write")
             write_json(self.path / HEADER, msgspec.to_builtins(self.header), indent=1)
-        read_header(self.path)
+        layout.read_header(self.path)
 
     def _resume(self) -> None:
         """Go back to the last commit. Raises DataError when the store was begun otherwise."""
-        header, wanted = read_header(self.path), self.header
+        header, wanted = layout.read_header(self.path), self.header
         size = wanted.feature_size or header.feature_size
         if header.images:
             if (header.sources, header.dtype, header.feature_size) != (wanted.sources, wanted.dtype, size):
-                command = pack_command(self.path, header)
+                command = layout.pack_command(self.path, header)
                 raise DataError(
                     f"{self.path} has other sources, dtype or width; delete it, or resume it by: {command}"
                 )
             self.header = header
-        self._packed = set(read_index(self.path, self.header)["image"].tolist())  # by former runs
+        self._packed = set(layout.read_index(self.path, self.header)["image"].tolist())  # by former runs
         for name, size in self.header.file_sizes().items():
             if size_of(self.path / name) < size:
                 raise damaged(self.path / name, f"less than {size} bytes")
@@ -151,9 +131,9 @@ class StoreWriter:
             with file.open() as opened:
                 if not self.header.kind:  # the first image decides
                     kind = _kind_in(opened)
-                    width = self.header.feature_size or WIDTHS[kind]
+                    width = self.header.feature_size or layout.WIDTHS[kind]
                     self.header = replace(self.header, kind=kind, feature_size=width)
-                regions = READERS[self.header.kind](file.name, self.header.feature_size, opened)
+                regions = layout.READERS[self.header.kind](file.name, self.header.feature_size, opened)
             self._append(file.image_id, _stored(regions, self.header.dtype, file.name))
 
     def _append(self, image_id: int, image: Regions) -> None:

@@ -126,7 +126,7 @@ def find_feature_folders(data_path: PathLike, feat_path: PathLike | None = None)
 
 
 def question_features(data_path: PathLike, feat_path: PathLike | None, feature_size: int) -> RegionSource:
-    """Return the packed store that `feat_path` names, or the features in the folders found."""
+    """Return the feature store that `feat_path` names, or the features in the folders found."""
     store = open_store(feat_path, feature_size)
     return NpzFolders(find_feature_folders(data_path, feat_path), feature_size) if store is None else store
 
