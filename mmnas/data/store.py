@@ -91,10 +91,8 @@ class FeatureStore:
         if not (header.finished and header.images):
             command = pack_command(self.path, header)
             raise DataError(f"{path} is unfinished ({header.images} images so far); finish it by: {command}")
+        require_sizes(self.path, header)
         entries = read_index(self.path, header)
-        for name, size in header.file_sizes().items():
-            if (found := size_of(self.path / name)) != size:
-                raise damaged(self.path / name, f"{found} bytes, expected {size}")
         order = np.argsort(entries["image"])
         self._first = (np.cumsum(entries["regions"], dtype=np.int64) - entries["regions"])[order]
         self._entries = entries[order]
@@ -185,9 +183,6 @@ def read_header(path: Path) -> Header:
 
 def read_index(path: Path, header: Header) -> np.ndarray:
     """Return the entries (I,) of a store in the order of packing. Raises DataError unless they fit the header."""
-    size = header.file_sizes()[INDEX]
-    if size_of(path / INDEX) < size:
-        raise damaged(path / INDEX, f"less than {size} bytes")
     entries = np.fromfile(path / INDEX, ENTRY, header.images)
     regions, ids = entries["regions"], np.unique(entries["image"])
     known = zlib.crc32(entries.data) == header.checksum and len(ids) == header.images
@@ -201,9 +196,12 @@ def checksum(image: Regions) -> int:
     return zlib.crc32(np.asarray(image.features, np.float32).data, zlib.crc32(image.boxes.data))
 
 
-def size_of(path: Path) -> int:
-    """Return the bytes of a file; 0 when it is missing."""
-    return path.stat().st_size if path.is_file() else 0
+def require_sizes(path: Path, header: Header, or_longer: bool = False) -> None:
+    """Raise DataError when a data file of a store is missing or its size is wrong."""
+    for name, size in header.file_sizes().items():
+        found = (path / name).stat().st_size if (path / name).is_file() else 0
+        if found < size or (found > size and not or_longer):
+            raise damaged(path / name, f"{found} bytes, expected {size}")
 
 
 def pack_command(path: Path, header: Header) -> str:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from mmnas.data import store as layout
 from mmnas.data.feature_files import FeatureFile, count_files, feature_files
 from mmnas.data.features import MAX_REGIONS, Regions
-from mmnas.data.store import BOXES, ENTRY, FEATURES, HEADER, INDEX, FeatureStore, Header, checksum, damaged, size_of
+from mmnas.data.store import BOXES, ENTRY, FEATURES, HEADER, INDEX, FeatureStore, Header, checksum, damaged
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike, remove_temporaries, write_json
 from mmnas.typed import require_one_of
@@ -115,10 +115,9 @@ class StoreWriter:
                     f"{self.path} has other sources, dtype or width; delete it, or resume it by: {command}"
                 )
             self.header = header
+        layout.require_sizes(self.path, self.header, or_longer=True)
         self._packed = set(layout.read_index(self.path, self.header)["image"].tolist())  # by former runs
         for name, size in self.header.file_sizes().items():
-            if size_of(self.path / name) < size:
-                raise damaged(self.path / name, f"less than {size} bytes")
             self._files[name].truncate(size)
 
     def add(self, file: FeatureFile) -> None:
@@ -141,12 +140,9 @@ class StoreWriter:
         for name, data in ((FEATURES, image.features), (BOXES, image.boxes), (INDEX, entry)):
             if self._files[name].write(data.data) != data.nbytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.header = replace(
-            self.header,
-            images=self.header.images + 1,
-            regions=self.header.regions + len(image.boxes),
-            checksum=zlib.crc32(entry.data, self.header.checksum),
-        )
+        images, regions = self.header.images + 1, self.header.regions + len(image.boxes)
+        index = zlib.crc32(entry.data, self.header.checksum)
+        self.header = replace(self.header, images=images, regions=regions, checksum=index)
         if self.header.images % _COMMIT_IMAGES == 0:
             self.commit()
 
