@@ -22,6 +22,7 @@ from mmnas.data.features import MAX_REGIONS, Reader, Regions, RegionSource, read
 from mmnas.errors import DataError
 from mmnas.files import PathLike
 from mmnas.schema import describe_misfit
+from mmnas.typed import shown
 
 HEADER, FEATURES, BOXES, INDEX = "store.json", "features.bin", "boxes.bin", "index.bin"
 ENTRY = np.dtype("<i8, <i4, <f4, <f4, <u4")
@@ -176,7 +177,7 @@ def read_header(path: Path) -> Header:
     except FileNotFoundError:
         raise DataError(f"no feature store at {path}; make one by python -m mmnas pack-features") from None
     except msgspec.ValidationError as exception:
-        raise damaged(path / HEADER, describe_misfit(exception)) from None
+        raise damaged(path / HEADER, shown(describe_misfit(exception))[1:-1]) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise damaged(path / HEADER, "not valid JSON") from None
 
@@ -208,7 +209,7 @@ def pack_command(path: Path, header: Header) -> str:
     """Return the command that packs a store."""
     words = [*header.sources, str(path), "--dtype", header.dtype, "--feature-size", str(header.feature_size)]
     command = "python -m mmnas pack-features " + shlex.join(words)
-    return command if command.isprintable() else ascii(command)
+    return command if command.isprintable() and len(command) < 1500 else "the command it was begun with"
 
 
 def damaged(path: Path, what: str) -> DataError:
