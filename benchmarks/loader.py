@@ -1,10 +1,10 @@
-"""Batches per second from the loader: a packed store against compressed npz files.
+"""Batches per second from the loader: a feature store against compressed npz files.
 
     python3 -m benchmarks.loader
 
 VQA-like samples of 10 to 100 regions (mean 37) of 2048 floats in batches of 64, through the loader of training
 with one worker. The store is loaded as training does, in batches of about one region count, which it knows from
-its manifest. The published way reads compressed npz files, pads to 100 regions and makes a relation matrix per
+its index. The published way reads compressed npz files, pads to 100 regions and makes a relation matrix per
 sample; `npz` is this project's loader on the same files. All forms load the same images in turns, so that whatever
 else the machine does meets all; all files are in the system's cache.
 """
@@ -23,9 +23,9 @@ from torch.utils.data import Dataset
 from benchmarks.published import published_batch
 from benchmarks.timing import Row
 from mmnas.data.features import NpzFolders, RegionSource
-from mmnas.data.packed import PackedFeatures, region_counts
-from mmnas.data.packing import pack
 from mmnas.data.samplers import TrainingSampler
+from mmnas.data.store import FeatureStore, region_counts
+from mmnas.data.store_writer import pack
 from mmnas.engine.loading import BatchLoader, dismiss_workers
 
 IMAGES, QUESTIONS, WIDTH, BATCH, ROUNDS = 640, 2, 2048, 64, 3
@@ -96,8 +96,8 @@ def measure(rounds: int) -> list[list[float]]:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         write_images(root / "npz", np.random.default_rng(0))
-        pack([root / "npz"], root / "store.lmdb")
-        store = PackedFeatures(root / "store.lmdb", WIDTH)
+        pack([root / "npz"], root / "features")
+        store = FeatureStore(root / "features")
         counts = region_counts(store, range(1, IMAGES + 1), 100)
         folder = NpzFolders([root / "npz"], WIDTH)
         forms = [loader_of(Images(store), np.tile(counts, QUESTIONS))]

@@ -1,4 +1,4 @@
-"""Resident memory of `train_vqa.py` with a packed store, against the store's size.
+"""Resident memory of `train_vqa.py` with a feature store, against the store's size.
 
     python3 -m benchmarks.store_memory [--gigabytes 1 4] [--folder FOLDER]
 
@@ -8,7 +8,6 @@ that they share counted by their share; the weights and Adam's two moments are s
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks.memory import REGIONS, resident_mb, write_data
-from mmnas.data.packing import pack
+from mmnas.data.store_writer import pack
 from mmnas.demo.demos import ROOT
 from mmnas.demo.vectors import write_vectors
 from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint
@@ -24,7 +23,7 @@ from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint
 IMAGE_BYTES = REGIONS * 2048 * 4
 FLAGS = (
     "--RUN=train", "--MODEL=tiny", "--SPLIT=train+val", "--MAX_EPOCH=1", "--VERSION=memory", "--NW=1", "--GPU=cpu",
-    "--DATA_PATH=.", "--FEAT_PATH=store.lmdb",
+    "--DATA_PATH=.", "--FEAT_PATH=store.features",
 )  # fmt: skip
 
 
@@ -35,7 +34,7 @@ def write(folder: Path, gigabytes: int) -> int:
     for path in (folder / "vqa").iterdir():  # the same questions again as val's
         path.with_name(path.name.replace("train2014", "val2014")).write_bytes(path.read_bytes())
     write_vectors(folder, ["what is thing number here"])
-    pack([folder / "coco_extract" / "train2014"], folder / "store.lmdb")
+    pack([folder / "coco_extract" / "train2014"], folder / "store.features")
     return images
 
 
@@ -62,7 +61,7 @@ def measure(folder: Path, gigabytes: int) -> str:
         sys.exit(f"{' '.join(command)} ended with {process.returncode}")
     checkpoint = load_checkpoint(checkpoints_in(folder / "logs/ckpts/ckpt_memory")[-1])
     learnt = 3 * sum(weight.numel() * weight.element_size() for weight in checkpoint.model.values()) / 2**20
-    store = os.path.getsize(folder / "store.lmdb") / 2**20
+    store = sum(path.stat().st_size for path in (folder / "store.features").iterdir()) / 2**20
     return f"{images:>8} {store:>10.0f} {peak:>9.0f} {learnt:>20.0f} {peak - learnt:>10.0f}"
 
 

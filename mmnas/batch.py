@@ -67,7 +67,10 @@ def _shape(name: str, arrays: Sequence[np.ndarray]) -> tuple[int, ...]:
 def _fill(rows: np.ndarray, arrays: Sequence[np.ndarray]) -> None:
     """Copy each sample's array into its row, zeros behind it."""
     for row, array in zip(rows, arrays, strict=True):
-        row[: len(array)] = array
+        if hasattr(array, "read_into"):  # features of a store, read from the disk right here
+            array.read_into(row[: len(array)])
+        else:
+            row[: len(array)] = array
         row[len(array) :] = 0
 
 

@@ -116,7 +116,7 @@ class TrainingConfig:
     eval_batch_size: int = 128
     """Samples per forward in evaluation."""
     buckets: bool = True
-    """Whether batches hold images of about as many regions each, where a packed store tells how many there are."""
+    """Whether batches hold images of about as many regions each, where a feature store tells how many there are."""
     workers: int = 4
     """Loader processes per process; 0 loads in the process itself."""
     precision: str = "fp32"

@@ -8,7 +8,6 @@ import io
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -21,6 +20,7 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz")
 # Far above any real file (100 regions of 3072 floats are 1.2 MB); a member is held in memory.
 _LARGEST_MEMBER = 256 * 2**20
 _GZIP = b"\x1f\x8b"
+_DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error)
 _BLOCK = 512  # of a tar file, which ends in blocks of zeros
 
 
@@ -80,45 +80,36 @@ def _image_id(name: str) -> int | None:
 
 
 def _archive_files(archive: Path) -> Iterator[FeatureFile]:
-    """Yield the members that are npz files; an archive that is cut or broken is a DataError naming the place."""
-    with open(archive, "rb") as raw:
-        stream = _Ending(gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == _GZIP else raw)
-        with _damage_named(archive, "its start"):
+    """Yield the members that are npz files. Raises DataError naming the position where an archive is broken."""
+    last = "its start"
+    try:
+        with open(archive, "rb") as raw:
+            stream = _Ending(gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == _GZIP else raw)
             tar = tarfile.open(fileobj=stream, mode="r|")  # noqa: SIM115 it holds no more than `raw`
-        last = "its start"
-        while (member := _next_member(tar, archive, last)) is not None:
-            image_id = _image_id(PurePosixPath(member.name).name) if member.isfile() else None
-            if image_id is not None:
-                read = partial(_read_member, tar, member, archive)
-                yield FeatureFile(f"{archive}: {member.name}", image_id, read)
-            last = member.name
-        with _damage_named(archive, last):
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep the headers of all members
+                image_id = _image_id(PurePosixPath(member.name).name) if member.isfile() else None
+                if image_id is not None:
+                    read = partial(_read_member, tar, member, archive)
+                    yield FeatureFile(f"{archive}: {member.name}", image_id, read)
+                last = member.name
             stream.require_whole()
-
-
-def _next_member(tar: tarfile.TarFile, archive: Path, last: str) -> tarfile.TarInfo | None:
-    with _damage_named(archive, last):
-        tar.members.clear()  # type: ignore[attr-defined]  # it would keep the headers of all members
-        return tar.next()
+    except _DAMAGE as exception:
+        raise _damaged(archive, last, exception) from None
 
 
 def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path) -> BinaryIO:
     if member.size > _LARGEST_MEMBER:
         raise DataError(f"{archive}: {member.name} has {member.size} bytes, far more than one image's features")
-    with _damage_named(archive, member.name):
+    try:
         file = tar.extractfile(member)
         return io.BytesIO(file.read() if file else b"")
+    except _DAMAGE as exception:
+        raise _damaged(archive, member.name, exception) from None
 
 
-@contextmanager
-def _damage_named(archive: Path, place: str) -> Iterator[None]:
-    """Turn what broken archives raise into a DataError that names the archive and the place."""
-    try:
-        yield
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as exception:
-        raise DataError(
-            f"{archive} is damaged or truncated at or behind {place} ({exception}); download it again"
-        ) from None
+def _damaged(archive: Path, last: str, exception: Exception) -> DataError:
+    return DataError(f"{archive} is damaged or truncated at or behind {last} ({exception}); download it again")
 
 
 class _Ending(io.RawIOBase):

@@ -1,4 +1,4 @@
-"""Region features: one npz per image, behind an interface that a packed store can serve as well.
+"""Region features: one npz per image, behind an interface that a feature store can serve as well.
 
 The published files hold `x` (D, K), some extractors write (K, D): told apart by D. Those of Mask R-CNN, as
 in MAttNet, hold `fc7` (K, 2048) and `pool5` (K, 1024) instead, which are concatenated. `bbox` (K, 4) are xyxy

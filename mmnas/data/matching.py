@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 
 from mmnas.batch import collate
 from mmnas.data.features import RegionSource
-from mmnas.data.packed import region_counts
 from mmnas.data.ragged import Ragged
 from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE
+from mmnas.data.store import region_counts
 
 
 class ImageDataset(Dataset):
@@ -76,7 +76,6 @@ class PairDataset(Dataset):
         regions = collate([self.images[int(image)] for image in images])
         tokens = collate([{"tokens": self.tokens[int(caption)].astype(np.int64)} for caption in captions])
         index = torch.tensor([int(sample["index"]) for sample in samples])
-        # In place, so that a worker hands over the memory of the regions: see SlotBatch.
         regions.update(tokens, index=index, image_rows=image_rows, caption_rows=caption_rows)
         return regions
 

@@ -1,11 +1,11 @@
-"""Where the region features of each task lie: the usual folders, the user's own, or a packed store."""
+"""Where the region features of each task lie: the usual folders, the user's own, or a feature store."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmnas.data.features import NpzFolders, Reader, RegionSource, read_mask_rcnn_npz, read_npz
-from mmnas.data.packed import packed_at
 from mmnas.data.refs import split_by
+from mmnas.data.store import open_store
 from mmnas.errors import DataError
 from mmnas.files import PathLike
 
@@ -73,12 +73,12 @@ def matching_features(
 def _open(
     what: str, layout: _Layout, data_path: PathLike, feat_path: PathLike | None, feature_size: int, name: str = ""
 ) -> RegionSource:
-    """Return the packed store that `feat_path` names, or else the folders that are found.
+    """Return the feature store that `feat_path` names, or else the folders that are found.
 
     Without `feat_path`, the usual folders below the data root are tried. A `feat_path` is the only place searched:
     a folder of the usual name in it, or the folder itself. Raises DataError naming the places without features.
     """
-    store = packed_at(feat_path, feature_size, layout.read)
+    store = open_store(feat_path, feature_size, layout.read)
     if store is not None:
         return store
     return NpzFolders(_find_folders(what, layout, data_path, feat_path, name), feature_size, layout.read)

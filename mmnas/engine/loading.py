@@ -7,7 +7,7 @@ import logging
 import signal
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -40,10 +40,10 @@ class BatchLoader:
         self.device = device
         self.seconds_waited = 0.0
         self._loader = DataLoader(
-            _ErrorsAsValues(dataset),
+            _Batches(dataset),
             batch_sampler=sampler,
             num_workers=workers,
-            collate_fn=_CollateUnlessError(getattr(dataset, "collate", collate)),
+            collate_fn=_unchanged,
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
             worker_init_fn=_leave_signals_to_parent,
@@ -85,34 +85,27 @@ def dismiss_workers() -> None:
             iterator._shutdown_workers()
 
 
-class _ErrorsAsValues(Dataset):
+class _Batches(Dataset):
+    """Gives whole batches; an error of the user's, or of the disk, is given in place of the batch."""
+
     def __init__(self, dataset: SizedDataset) -> None:
         self.dataset = dataset
+        self.collate = getattr(dataset, "collate", collate)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor] | MMNasError:
         try:
-            return self.dataset[index]
+            return self.collate([self.dataset[index] for index in indices])
         except MMNasError as exception:
             return exception
         except OSError as exception:
             return DataError(one_line(exception))
 
 
-class _CollateUnlessError:
-    def __init__(self, collate: Callable[[list[Any]], dict[str, Tensor]]) -> None:
-        self.collate = collate
-
-    def __call__(self, samples: list[Any]) -> Any:
-        errors = [sample for sample in samples if isinstance(sample, MMNasError)]
-        if errors:
-            return errors[0]
-        try:
-            return self.collate(samples)
-        except MMNasError as exception:
-            return exception
+def _unchanged(batch: Any) -> Any:
+    return batch
 
 
 def _leave_signals_to_parent(_: int) -> None:

@@ -54,7 +54,7 @@ def flags_of(task: type[Task]) -> list[Flag]:
         Flag("--SPLIT", "split", data, "what to train on", task.splits[0], choices=task.splits),
         *task.flags,
         Flag("--DATA_PATH", "paths.data", data, "root of the data", "./data, or the checkpoint's"),
-        Flag("--FEAT_PATH", "paths.features", data, "region features: root or packed store", "below --DATA_PATH"),
+        Flag("--FEAT_PATH", "paths.features", data, "region features: root or feature store", "below --DATA_PATH"),
         Flag(
             "--WORD_VECTORS",
             "paths.word_vectors",
@@ -68,7 +68,7 @@ def flags_of(task: type[Task]) -> list[Flag]:
             "--BUCKETS",
             "training.buckets",
             learn,
-            "batches of images with about as many regions each (packed features)",
+            "batches of images with about as many regions each (feature store)",
             "true",
             bool,
         ),

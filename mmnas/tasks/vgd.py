@@ -18,10 +18,10 @@ from mmnas.boxes.geometry import clip_boxes, decode_boxes, paired_iou, unnormali
 from mmnas.config import Config, Flag, ModelConfig
 from mmnas.data import refs
 from mmnas.data.features import RegionSource, require_images
-from mmnas.data.packed import region_counts
 from mmnas.data.ragged import Ragged
 from mmnas.data.refs import Expression
 from mmnas.data.sources import KINDS, feature_width, grounding_features
+from mmnas.data.store import region_counts
 from mmnas.errors import ConfigError
 from mmnas.genotype import Genotype
 from mmnas.metrics.grounding import grounding_accuracy, proposal_quality
@@ -75,7 +75,7 @@ class VGDDataset(Dataset):
         return sample if self.loss is None else sample | grounding_targets(boxes, reference, self.loss)
 
     def region_counts(self) -> np.ndarray | None:
-        """Return the regions of each sample where the source knows them, see `region_counts` of packed stores."""
+        """Return the regions of each sample where the source knows them, see `region_counts` of feature stores."""
         return region_counts(self.regions, self.image_ids, self.max_regions)
 
 

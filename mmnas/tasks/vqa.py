@@ -18,9 +18,9 @@ from mmnas.batch import Batch
 from mmnas.config import Config
 from mmnas.data import vqa_json
 from mmnas.data.features import RegionSource, require_images
-from mmnas.data.packed import region_counts
 from mmnas.data.ragged import Ragged
 from mmnas.data.sources import question_features
+from mmnas.data.store import region_counts
 from mmnas.data.vqa_json import Annotation, Question
 from mmnas.errors import DataError
 from mmnas.genotype import Genotype
@@ -85,7 +85,7 @@ class VQADataset(Dataset):
         return sample
 
     def region_counts(self) -> np.ndarray | None:
-        """Return the regions of each sample where the source knows them, see `region_counts` of packed stores."""
+        """Return the regions of each sample where the source knows them, see `region_counts` of feature stores."""
         return region_counts(self.regions, self.image_ids, self.max_regions)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mmnas.__main__ import main
-from mmnas.data.packing import pack
 from mmnas.data.scan_precomp import captions_path
+from mmnas.data.store_writer import pack
 from mmnas.data.vqa_json import require_annotations, require_questions
 from mmnas.engine.loading import SAMPLES, look_at
 from mmnas.errors import DataError
@@ -95,8 +95,8 @@ def test_full_reads_every_image_and_else_some(check, world):
     assert "20 of 40 images read" in check("vqa", world).text  # every second, at most 32
 
 
-def test_a_packed_store_is_checked_in_place_of_folders(check, world, tmp_path):
-    store = tmp_path / "store.lmdb"
+def test_a_feature_store_is_checked_in_place_of_folders(check, world, tmp_path):
+    store = tmp_path / "store.features"
     pack([world / "coco_extract" / folder for folder in ("train2014", "val2014")], store)
     report = check("vqa", world, f"--FEAT_PATH={store}", "--full")
     assert report.code == 0, report.text

@@ -1,4 +1,4 @@
-"""Small images for the tests of packed stores, in the published file format."""
+"""Small images for the tests of feature stores, in the published file format."""
 
 import numpy as np
 

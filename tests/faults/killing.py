@@ -17,7 +17,14 @@ from mmnas.tasks import TASKS, task_named
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    ["torch._dynamo", "torch.utils.tensorboard", "pytest", "mmnas.__main__", "mmnas.run.cli", "mmnas.data.packing"]
+    [
+        "torch._dynamo",
+        "torch.utils.tensorboard",
+        "pytest",
+        "mmnas.__main__",
+        "mmnas.run.cli",
+        "mmnas.data.store_writer",
+    ]
     + [path.split(":")[0] for path in TASKS.values()]
 )
 OUTPUT = "output.txt"
@@ -67,26 +74,9 @@ def in_save(folder: Path, number: int) -> Moment:
     return wait
 
 
-def on_growth(path: Path, number: int) -> Moment:
-    """The moment at which a file takes more room on the disk for the `number`-th time."""
-
-    def wait(process: BaseProcess) -> None:
-        changes, blocks = 0, _blocks(path)
-        while process.is_alive() and changes < number:
-            time.sleep(0.0005)
-            before, blocks = blocks, _blocks(path)
-            changes += blocks > before
-
-    return wait
-
-
 def unfinished(folder: Path, pid: int | str = "*") -> list[str]:
     """Return the names of the files that a process is writing, or was killed while it wrote."""
     return sorted(path.name for path in folder.glob(f".*.{pid}.tmp"))
-
-
-def _blocks(path: Path) -> int:
-    return path.stat().st_blocks if path.exists() else 0
 
 
 def killed_and_resumed(

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from mmnas.data.packed import PackedFeatures
-from mmnas.data.packing import verify
+from mmnas.data.store import FeatureStore
+from mmnas.data.store_writer import verify
 from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint
 from mmnas.run.lock import NAME
 from tests.conftest import Workplace
 from tests.data.packing_images import SIZE, write_images
-from tests.faults.killing import Moment, after, in_save, killed_and_resumed, on_growth, start, unfinished
+from tests.faults.killing import Moment, after, in_save, killed_and_resumed, start, unfinished
 
 EPOCHS = 3
 IMAGES = 1500
@@ -105,24 +106,24 @@ def kill_packing(folder: Path, kills: int, seed: int) -> Kills:
     write_images(folder / "npz", range(1, IMAGES + 1))
     done, rng = Kills(), random.Random(f"packing {seed}")
     seconds = _left_alone("pack-features", _packing("whole"), folder)
-    for path in (folder / f"cut{number}.lmdb" for number in count()):
+    for path in (folder / f"cut{number}.features" for number in count()):
         if done.total >= kills:
             break
-        moments = _moments(kills - done.total, rng, seconds, lambda n, path=path: on_growth(path, n))
+        moments = _moments(kills - done.total, rng, seconds, lambda n, path=path: in_save(path, n))
         flags = _packing(path.stem)
         done.total += killed_and_resumed("pack-features", lambda flags=flags: flags, folder, moments)
-        _compare_stores(path, folder / "whole.lmdb")
+        _compare_stores(path, folder / "whole.features")
     return done
 
 
 def _packing(name: str) -> list[str]:
-    return ["npz", f"{name}.lmdb", f"--feature-size={SIZE}"]
+    return ["npz", f"{name}.features", f"--feature-size={SIZE}"]
 
 
 def _compare_stores(path: Path, whole: Path) -> None:
     assert verify(path) == verify(whole)  # the header with the sum of all checksums
-    one, other = PackedFeatures(path, SIZE), PackedFeatures(whole, SIZE)
+    one, other = FeatureStore(path), FeatureStore(whole)
     for image_id in range(1, IMAGES + 1):
         for entry in dataclasses.fields(one[image_id]):
-            values = (getattr(store[image_id], entry.name) for store in (one, other))
+            values = (np.asarray(getattr(store[image_id], entry.name)) for store in (one, other))
             assert len({value.tobytes() for value in values}) == 1, image_id

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from mmnas.data.packing import pack
+from mmnas.data.store_writer import pack
 from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint
 
 
@@ -63,14 +63,14 @@ def test_features_that_become_nan_are_named(own_data):
 
 def test_a_store_that_vanishes_is_still_read_or_named(own_data):
     """Its processes hold it open, and say so in one line should they have to open it again."""
-    store = own_data.folder / "store.lmdb"
+    store = own_data.folder / "store.features"
     pack([own_data.data / "coco_extract"], store)
     flags = [f"--FEAT_PATH={store}", "--NW=1"]
     process = own_data.script(*own_data.train_flags("x", "--MAX_EPOCH=3", *flags))
     while not own_data.checkpoint("x", "epoch1.pkl").exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
-    store.unlink()
+    shutil.rmtree(store)
     output, _ = process.communicate(timeout=120)
     assert "Traceback" not in output
     assert process.returncode == 0 or f"error: {store}" in output, output

@@ -1,7 +1,7 @@
 """A disk that takes no more: one line, earlier files as they were, nothing half-written.
 
 The limit on the size of a file stands for the disk; `tests/engine/test_checkpoint.py` has it for checkpoints, and
-`tests/data/test_packing.py` for packed stores.
+`tests/data/test_store_writer.py` for feature stores.
 """
 
 import resource

@@ -1,7 +1,6 @@
 """Feeds altered files to a reader and counts what comes of them."""
 
 import contextlib
-import os
 import random
 import resource
 import signal
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from mmnas.errors import MMNasError
-from tests.hostile.mutate import without_padding
 from tests.hostile.mutate_binary import altered
 from tests.hostile.readers import READERS, Reader
 
@@ -51,18 +49,12 @@ def feed(name: str, folder: Path, numbers: Iterable[int], seed: int) -> Outcome:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number in numbers:
-            _write(path, altered(content, reader.form, random.Random(f"{seed} {name} {number}")))
+            path.write_bytes(altered(content, reader.form, random.Random(f"{seed} {name} {number}")))
             _try(reader, folder, f"{name}, seed {seed}, input {number}", outcome)
             outcome.growth = max(outcome.growth, peak_memory() - start)
     if outcome.growth > MEBIBYTES:
         outcome.faults.append(f"{name}: grew by {outcome.growth:.0f} MiB")
     return outcome
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file; of the zeros at its end, of which a packed store has millions, only the number."""
-    path.write_bytes(without_padding(content))
-    os.truncate(path, len(content))
 
 
 def _try(reader: Reader, folder: Path, what: str, outcome: Outcome) -> None:

@@ -103,14 +103,6 @@ def _overwrite(data: bytearray, start: int, end: int, rng: random.Random) -> Non
 _BYTE_ACTIONS = (_flip, _insert, _delete, _repeat, _swap, _cut, _overwrite)
 
 
-def without_padding(content: bytes) -> bytes:
-    """Return what stands before the zeros at the end, of which most are left out in blocks."""
-    end, block = len(content), bytes(1 << 16)
-    while content[end - len(block) : end] == block:
-        end -= len(block)
-    return content[:end].rstrip(b"\0")
-
-
 # Values
 
 

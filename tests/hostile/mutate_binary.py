@@ -21,7 +21,6 @@ from tests.hostile.mutate import (
     altered_tree,
     json_altered,
     text_altered,
-    without_padding,
     yaml_altered,
 )
 
@@ -208,12 +207,6 @@ def _msgpack(content: bytes, rng: random.Random) -> bytes:
     return srsly.msgpack_dumps(value)
 
 
-def _padded(content: bytes, rng: random.Random) -> bytes:
-    """Alter what stands before the zeros at the end."""
-    start = without_padding(content)
-    return altered_bytes(start, rng) + bytes(len(content) - len(start))
-
-
 Alter = Callable[[bytes, random.Random], bytes]
 
 FORMS: dict[str, Alter] = {
@@ -226,7 +219,7 @@ FORMS: dict[str, Alter] = {
     "pickle": _pickle,
     "torch": _torch,
     "msgpack": _msgpack,
-    "padded": _padded,
+    "bytes": altered_bytes,
 }
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mmnas.configs import load_config
 from mmnas.data.features import read_mask_rcnn_npz, read_npz
-from mmnas.data.packed import PackedFeatures
-from mmnas.data.packing import pack
+from mmnas.data.store import FEATURES, HEADER, INDEX, FeatureStore
+from mmnas.data.store_writer import pack
 from mmnas.engine.checkpoint import (
     Checkpoint,
     best_epoch,
@@ -62,17 +62,20 @@ def read_mask_rcnn(folder: Path) -> None:
     assert read_mask_rcnn_npz(folder / "9.npz", WIDTH).features.shape[1] == WIDTH
 
 
-def write_store(folder: Path) -> Path:
+def write_store(folder: Path) -> tuple[Path, Path, Path]:
+    """Write a feature store; return its header, its index and its features."""
     source = folder / "npz"
     source.mkdir()
     write_npz(source)
-    pack([source], folder / "features.lmdb", feature_size=WIDTH)
-    return folder / "features.lmdb"
+    store = folder / "store"
+    pack([source], store, feature_size=WIDTH)
+    return store / HEADER, store / INDEX, store / FEATURES
 
 
 def read_store(folder: Path) -> None:
-    store = PackedFeatures(folder / "features.lmdb", WIDTH)
-    assert store.region_counts([9])[0] == len(store[9].features)
+    store = FeatureStore(folder / "store")
+    image = store[store.image_ids[0]]
+    assert store.region_counts(store.image_ids[:1])[0] == len(np.asarray(image.features)) == len(image.boxes)
 
 
 # Word vectors

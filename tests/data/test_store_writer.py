@@ -3,30 +3,30 @@
 import fcntl
 import gzip
 import io
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
 
-import lmdb
 import numpy as np
 import pytest
 
 from mmnas.__main__ import main
-from mmnas.data import packed_writer, packing
-from mmnas.data.packed import PackedFeatures
-from mmnas.data.packed_format import TAIL, image_key
-from mmnas.data.packing import pack, verify
+from mmnas.data import store_writer
+from mmnas.data.store import BOXES, FEATURES, HEADER, INDEX, FeatureStore
+from mmnas.data.store_writer import pack, verify
 from mmnas.errors import MMNasError
 from tests.conftest import ROOT
 from tests.data.packing_images import SIZE, check_image, image_arrays, write_images
 
 
 def check_store(path, image_ids):
-    store = PackedFeatures(path, SIZE)
-    assert sorted(store._image_ids) == sorted(image_ids)
+    store = FeatureStore(path)
+    assert sorted(store.image_ids) == sorted(image_ids)
     for image_id in image_ids:
         check_image(store[image_id], image_id)
     assert verify(path).images == len(image_ids)
@@ -42,12 +42,12 @@ def fails(function, *arguments, **options):
 
 @pytest.fixture
 def out(tmp_path):
-    return tmp_path / "out" / "store.lmdb"
+    return tmp_path / "out" / "store.features"
 
 
 @pytest.fixture
 def small_commits(monkeypatch):
-    monkeypatch.setattr(packed_writer, "_COMMIT_IMAGES", 2)
+    monkeypatch.setattr(store_writer, "_COMMIT_IMAGES", 2)
 
 
 # Sources
@@ -83,8 +83,8 @@ def test_folders_files_and_archives_make_one_store(tmp_path, out):
     (alone,) = write_images(tmp_path / "alone", [4]).iterdir()
     zipped = write_archive(tmp_path / "a.tar.gz", members_of([5, 6]))
     plain = write_archive(tmp_path / "b.tar", members_of([7]), "w")
-    packed = pack([tmp_path / "npz", alone, zipped, plain], out, feature_size=SIZE)
-    assert (packed.header.images, packed.new_images, packed.header.regions) == (7, 7, 2 + 3 + 1 + 2 + 3 + 1 + 2)
+    header, added = pack([tmp_path / "npz", alone, zipped, plain], out, feature_size=SIZE)
+    assert (header.images, added, header.regions) == (7, 7, 2 + 3 + 1 + 2 + 3 + 1 + 2)
     check_store(out, range(1, 8))
 
 
@@ -93,8 +93,8 @@ def test_fc7_and_pool5_are_recognised(tmp_path, out):
     arrays = image_arrays(9, regions=2)
     arrays["fc7"], arrays["pool5"] = np.split(arrays.pop("x").T, [5], axis=1)
     np.savez(tmp_path / "npz" / "9.npz", **arrays)
-    assert pack([tmp_path / "npz"], out, feature_size=SIZE).header.kind == "fc7+pool5"
-    check_features = PackedFeatures(out, SIZE, "fc7+pool5")[9].features
+    assert pack([tmp_path / "npz"], out, feature_size=SIZE)[0].kind == "fc7+pool5"
+    check_features = FeatureStore(out)[9].features
     np.testing.assert_array_equal(check_features, image_arrays(9, regions=2)["x"].T)
 
 
@@ -123,7 +123,8 @@ def test_an_archive_never_writes_outside_the_store(tmp_path, out, monkeypatch):
     members = [*members_of([1], ".."), *members_of([2], str(tmp_path)), *members_of([3], "a/../../b")]
     pack([write_archive(tmp_path / "a.tar.gz", members)], out, feature_size=SIZE)
     check_store(out, [1, 2, 3])
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.tar.gz", "inside", "out", "store.lmdb"]
+    files = ["boxes.bin", "features.bin", "index.bin", "store.features", "store.json"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["a.tar.gz", "inside", "out", *files])
 
 
 @pytest.mark.parametrize("compress", [True, False])
@@ -136,8 +137,8 @@ def test_an_archive_cut_anywhere_is_named_and_what_was_packed_stays(tmp_path, ou
         text = fails(pack, [path], out, feature_size=SIZE)
         assert str(path) in text and "download it again" in text
     path.write_bytes(content)
-    packed = pack([path], out, feature_size=SIZE)
-    assert compress or packed.new_images < 4  # so small a file is decompressed at once
+    _, added = pack([path], out, feature_size=SIZE)
+    assert compress or added < 4  # so small a file is decompressed at once
     check_store(out, [1, 2, 3, 4])
 
 
@@ -175,7 +176,7 @@ def test_an_image_that_is_there_twice_is_named_with_both_places(tmp_path, out):
         name = "COCO_train2014_000000000002.jpg.npz"
         assert "image 2 is in " in text and f"{folder}/{name}" in text
         assert f"{archive}: mscoco/train2014/{name}" in text
-        out.unlink()
+        shutil.rmtree(out)
     assert "image 1 is in " in fails(pack, [folder, folder], out, feature_size=SIZE)
 
 
@@ -188,11 +189,11 @@ def test_a_damaged_file_is_named_and_packing_goes_on_once_it_is_mended(tmp_path,
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:100])
     assert f"{damaged} is damaged" in fails(pack, [folder], out, feature_size=SIZE)
-    text = fails(PackedFeatures, out, SIZE)
-    assert "unfinished, 2 images are in it" in text and "python -m mmnas pack-features" in text
+    text = fails(FeatureStore, out)
+    assert "unfinished (2 images so far)" in text and "python -m mmnas pack-features" in text
     assert "unfinished" in fails(verify, out)
     damaged.write_bytes(whole)
-    assert pack([folder], out, feature_size=SIZE).new_images == 3
+    assert pack([folder], out, feature_size=SIZE)[1] == 3
     check_store(out, range(1, 6))
 
 
@@ -203,7 +204,7 @@ def test_a_damaged_member_is_named_with_its_archive(tmp_path, out):
 
 def test_a_break_anywhere_loses_nothing(tmp_path, out, small_commits, monkeypatch):
     folder = write_images(tmp_path / "npz", range(1, 8))
-    files = packing.feature_files
+    files = store_writer.feature_files
 
     def until(count):
         def interrupted(source):
@@ -215,13 +216,13 @@ def test_a_break_anywhere_loses_nothing(tmp_path, out, small_commits, monkeypatc
         return interrupted
 
     for count in range(1, 7):
-        monkeypatch.setattr(packing, "feature_files", until(count))
+        monkeypatch.setattr(store_writer, "feature_files", until(count))
         with pytest.raises(KeyboardInterrupt):
             pack([folder], out, feature_size=SIZE)
-        assert f"{count} images are in it" in fails(PackedFeatures, out, SIZE)
-    monkeypatch.setattr(packing, "feature_files", files)
-    assert pack([folder], out, feature_size=SIZE).new_images == 1
-    assert pack([folder], out, feature_size=SIZE).new_images == 0
+        assert f"({count} images so far)" in fails(FeatureStore, out)
+    monkeypatch.setattr(store_writer, "feature_files", files)
+    assert pack([folder], out, feature_size=SIZE)[1] == 1
+    assert pack([folder], out, feature_size=SIZE)[1] == 0
     check_store(out, range(1, 8))
 
 
@@ -234,8 +235,14 @@ def test_packed_files_are_not_read_again(tmp_path, out, monkeypatch):
     damaged.write_bytes(whole)
     for path in folder.glob("*[12].jpg.npz"):
         path.write_bytes(b"")
-    assert pack([folder], out, feature_size=SIZE).new_images == 1
+    assert pack([folder], out, feature_size=SIZE)[1] == 1
     check_store(out, [1, 2, 3])
+
+
+def images_in(path):
+    """Return how many images are committed."""
+    header = path / HEADER
+    return json.loads(header.read_text())["images"] if header.exists() else 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -247,16 +254,16 @@ def test_a_process_that_is_stopped_goes_on(tmp_path, out, number):
     command = [sys.executable, "-m", "mmnas", "pack-features", str(folder), str(out), f"--feature-size={SIZE}"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
-    while not (out.exists() and out.stat().st_blocks > 256):  # the first commits are on the disk
+    while not images_in(out):  # the first commits are on the disk
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.005)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else -number), errors
-    assert "unfinished" in fails(PackedFeatures, out, SIZE)
-    packed = pack([folder], out, feature_size=SIZE)
-    assert 0 < packed.new_images < 4000
-    assert packed.header.images == verify(out).images == 4000
+    assert "unfinished" in fails(FeatureStore, out)
+    header, added = pack([folder], out, feature_size=SIZE)
+    assert 0 < added < 4000
+    assert header.images == verify(out).images == 4000
 
 
 @pytest.mark.parametrize("changes", [{"dtype": "float16"}, {"feature_size": 4}, {"sources": ["other"]}])
@@ -272,43 +279,55 @@ def test_going_on_otherwise_than_begun_is_refused_with_the_command(tmp_path, out
     wanted = {"sources": [folder], "feature_size": SIZE, **changes}
     wanted["sources"] = [tmp_path / source for source in wanted["sources"]]
     text = fails(pack, out=out, **wanted)
-    assert "of other sources, type or width" in text
+    assert "has other sources, dtype or width" in text
     assert f"python -m mmnas pack-features {folder} {out} --dtype float32 --feature-size {SIZE}" in text
 
 
 # The file
 
 
-@pytest.mark.parametrize("name", ["store", "store.npz", "folder.lmdb"])
-def test_a_name_that_cannot_be_a_store(tmp_path, name):
-    folder = write_images(tmp_path / "npz", [1])
-    (tmp_path / "folder.lmdb").mkdir()
-    assert "the last argument is the file to write" in fails(pack, [folder], tmp_path / name, feature_size=SIZE)
-
-
-def test_another_file_is_never_written_over(tmp_path, out):
+def test_another_file_or_folder_is_never_written_over(tmp_path, out):
     folder = write_images(tmp_path / "npz", [1])
     out.parent.mkdir()
     out.write_text("my notes" * 1000)
     assert str(out) in fails(pack, [folder], out, feature_size=SIZE)
     assert out.read_text() == "my notes" * 1000
     out.unlink()
-    with lmdb.open(str(out), subdir=False, lock=False) as environment, environment.begin(write=True) as transaction:
-        transaction.put(b"my", b"notes")
-    assert "no store of region features" in fails(pack, [folder], out, feature_size=SIZE)
-
-
-def test_the_map_grows(tmp_path, out, monkeypatch):
-    monkeypatch.setattr(packed_writer, "_FIRST_MAP", 2**15)
-    folder = write_images(tmp_path / "npz", range(1, 200))
+    out.mkdir()
+    for name in ("notes.txt", FEATURES):
+        (out / name).write_text("mine")
+        assert "the last argument is the folder to write" in fails(pack, [folder], out, feature_size=SIZE)
+        assert (out / name).read_text() == "mine" and len(list(out.iterdir())) == 1
+        (out / name).unlink()
     pack([folder], out, feature_size=SIZE)
-    check_store(out, range(1, 200))
+    check_store(out, [1])
+    text = fails(pack, [folder], folder, feature_size=SIZE)
+    assert f"{folder} holds other files" in text
+
+
+def test_what_a_kill_before_the_first_image_left_is_in_nobodys_way(tmp_path, out):
+    folder = write_images(tmp_path / "npz", [1])
+    out.mkdir(parents=True)
+    (out / ".store.json.999999999.tmp").write_text("{")
+    pack([folder], out, feature_size=SIZE)
+    check_store(out, [1])
+    header = json.loads((out / HEADER).read_text())
+    begun = {**header, "kind": "", "feature_size": 0, "images": 0, "regions": 0, "checksum": 0, "finished": False}
+    (out / HEADER).write_text(json.dumps(begun))
+    assert pack([folder], out, "float16", SIZE)[1] == 1
+    assert verify(out).dtype == "float16"
+
+
+def test_a_source_with_a_name_of_no_encoding(tmp_path, out):
+    folder = write_images(tmp_path / os.fsdecode(b"np\xffz"), [1])
+    pack([folder], out, feature_size=SIZE)
+    check_store(out, [1])
 
 
 def test_two_processes_do_not_pack_into_one_store(tmp_path, out):
     folder = write_images(tmp_path / "npz", [1])
-    out.parent.mkdir()
-    with open(out, "ab") as other:
+    pack([folder], out, feature_size=SIZE)
+    with open(out / FEATURES, "ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         assert "is being packed by another process" in fails(pack, [folder], out, feature_size=SIZE)
     pack([folder], out, feature_size=SIZE)
@@ -328,14 +347,14 @@ def test_a_disk_that_takes_no_more_is_one_line_and_packing_goes_on(tmp_path, out
     np.savez(tmp_path / "npz" / "1.npz", **image_arrays(1, regions=100))  # 5 KB
     for image_id in range(2, 601):
         os.link(tmp_path / "npz" / "1.npz", tmp_path / "npz" / f"{image_id}.npz")
-    folder, limit = tmp_path / "npz", TAIL + 4500 * 1024
+    folder, limit = tmp_path / "npz", 1000 * 1024
     arguments = [str(limit), "pack-features", str(folder), str(out), f"--feature-size={SIZE}"]
     done = subprocess.run([sys.executable, "-c", _LIMITED, *arguments], cwd=ROOT, capture_output=True, text=True)
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 2, done.stderr
     assert last.startswith(f"error: {out} cannot be written") and "Traceback" not in done.stderr
-    packed = pack([folder], out, feature_size=SIZE)
-    assert 0 < packed.new_images < 600
+    _, added = pack([folder], out, feature_size=SIZE)
+    assert 0 < added < 600
     assert verify(out).images == 600
 
 
@@ -358,41 +377,32 @@ def store(tmp_path, out):
 
 def test_a_turned_byte_is_found(store):
     x = image_arrays(4)["x"].T.tobytes()
-    store.write_bytes(store.read_bytes().replace(x, x[:-1] + bytes([x[-1] ^ 1])))
-    assert "is damaged (image 4 of 9); copy it again" in fails(verify, store)
+    path = store / FEATURES
+    path.write_bytes(path.read_bytes().replace(x, x[:-1] + bytes([x[-1] ^ 1])))
+    assert "is damaged (wrong checksum of image 4 of 9); copy the store again" in fails(verify, store)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        (image_key(3), None, "image 3 of 9"),
-        (image_key(3), b"short", "image 3 of 9"),
-        (image_key(10), b"more", "13 records, expected 12"),
-        (b"names/00000000", None, "11 records, expected 12"),
-    ],
-)
-def test_a_record_too_few_or_too_many_is_found(store, key, value, message):
-    with lmdb.open(str(store), subdir=False, lock=False) as environment:
-        with environment.begin(write=True) as transaction:
-            transaction.delete(key) if value is None else transaction.put(key, value)
-    os.truncate(store, 2**26)
-    assert message in fails(verify, store)
+@pytest.mark.parametrize("name", [BOXES, INDEX, HEADER])
+def test_a_turned_byte_of_any_other_file_is_found(store, name):
+    content = bytearray((store / name).read_bytes())
+    content[len(content) // 2] ^= 0x81
+    (store / name).write_bytes(content)
+    assert "is damaged" in fails(verify, store)
 
 
 def test_damaged_images_are_counted(store):
-    with lmdb.open(str(store), subdir=False, lock=False) as environment:
-        with environment.begin(write=True) as transaction:
-            for image_id in (8, 3, 5):
-                transaction.put(image_key(image_id), b"short")
-    os.truncate(store, 2**26)
-    assert "is damaged (image 3 and 2 more of 9)" in fails(verify, store)
+    content = bytearray((store / BOXES).read_bytes())
+    for row in (1, 6, 13):  # of images 1, 3 and 7
+        content[16 * row] ^= 1
+    (store / BOXES).write_bytes(content)
+    assert "is damaged (wrong checksum of image 1 and 2 more of 9)" in fails(verify, store)
 
 
 # The command
 
 
 def test_the_command_packs_and_checks(tmp_path, capsys):
-    folder, out = write_images(tmp_path / "npz", [1, 2]), str(tmp_path / "out.lmdb")
+    folder, out = write_images(tmp_path / "npz", [1, 2]), str(tmp_path / "out.features")
     assert main(["pack-features", str(folder), out, f"--feature-size={SIZE}", "--dtype=float16"]) == 0
     said = capsys.readouterr().out
     assert f"{out}: 2 images, 5 regions, x of width {SIZE} in float16" in said
@@ -401,10 +411,12 @@ def test_the_command_packs_and_checks(tmp_path, capsys):
     assert "2 images checked" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["out.lmdb"], ["--verify", "npz", "out.lmdb"], ["absent", "out.lmdb"]])
+@pytest.mark.parametrize(
+    "arguments", [["out.features"], ["--verify", "npz", "out.features"], ["absent", "out.features"]]
+)
 def test_the_command_refuses_in_one_line(tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     assert main(["pack-features", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
-    assert not (tmp_path / "out.lmdb").exists()
+    assert not (tmp_path / "out.features").exists()
