@@ -145,7 +145,7 @@ def find_genotype(name: PathLike) -> Path:
 
 
 def read_genotypes(path: PathLike) -> dict[int, Genotype]:
-    """Return all entries of a genotype file by epoch, ascending; `path` may name a shipped one, such as `train_vqa`.
+    """Return all entries of a genotype file, or of the shipped genotype of that name, by epoch, ascending.
 
     Raises `ConfigError` naming the file.
     """

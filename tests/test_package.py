@@ -26,7 +26,7 @@ def wheel(tmp_path_factory):
     for name in SOURCES:
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "mmnas", folder / "mmnas", ignore=shutil.ignore_patterns("__pycache__", "*.so", "*.c"))
-    pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder / "out", folder, CC="false")
+    pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", f"--wheel-dir={folder}/out", folder, CC="false")
     return next((folder / "out").glob("*.whl"))
 
 
