@@ -1,10 +1,11 @@
 # The commands of the README. Everything is installed into .venv; a stamp file makes a second call quick.
 PYTHON ?= python3
+PROCESSES ?= 2
 BIN := .venv/bin
 STAMP := .venv/installed
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: install demo test slow lint format clean
+.PHONY: install demo test rounds lint format clean
 
 install: $(STAMP)
 
@@ -20,14 +21,11 @@ $(STAMP): requirements.txt constraints.txt pyproject.toml setup.py $(wildcard mm
 demo: install
 	$(BIN)/python -m mmnas demo vqa
 
-# Most tests run in two processes; those that start groups of processes or measure time run alone afterwards.
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not alone and not slow"
-	$(BIN)/python -m pytest -m "alone and not slow"
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
 
-# The full rounds of altered files and of kills: about half an hour.
-slow: install
-	$(BIN)/python -m pytest -m slow
+# Many more altered files and kills than the tests have: about half an hour.
+rounds: install
 	$(BIN)/python -m tests.hostile
 	$(BIN)/python -m tests.faults
 

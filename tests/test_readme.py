@@ -42,6 +42,7 @@ def test_make_targets_are_there():
         assert ".venv" in planned.stdout or "up to date" in planned.stdout or "Nothing" in planned.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "runs", "results"),
     [
@@ -94,6 +95,7 @@ def run_script(place, run, flags):
     return asked
 
 
+@pytest.mark.slow
 def test_torchrun(place):
     command = next(command for command in COMMANDS if command.startswith("torchrun"))
     words = shlex.split(command.replace("=4", "=2"))[1:]
@@ -147,6 +149,7 @@ def test_python_example(trained, place, monkeypatch):
     assert names["mmnas"] is mmnas
 
 
+@pytest.mark.slow
 def test_the_demo_of_a_search_ends_with_its_table(tmp_path, monkeypatch, place, capfd):
     monkeypatch.chdir(tmp_path)
     flags = [f"--CFG={place.folder}/deep.yml", "--MAX_EPOCH=2"]
@@ -160,6 +163,7 @@ def test_the_demo_of_a_search_ends_with_its_table(tmp_path, monkeypatch, place, 
     assert "SA FFN SA FFN | SA GA FFN SA GA FFN" in table  # MCAN's pattern at the depth of the tiny search
 
 
+@pytest.mark.slow
 def test_demo_ends_with_its_table(tmp_path, monkeypatch, place, capfd):
     monkeypatch.chdir(tmp_path)
     shutil.rmtree(tmp_path / "data", ignore_errors=True)
