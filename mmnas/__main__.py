@@ -14,16 +14,7 @@ from mmnas.errors import MMNasError, one_line
 from mmnas.version import __version__
 
 # The modules of `mmnas/commands`, in the order in which --help shows them.
-COMMANDS = (
-    "train",
-    "demo",
-    "make_world",
-    "show_arch",
-    "plot_search",
-    "check_data",
-    "check_submission",
-    "pack_features",
-)
+COMMANDS = "train demo make_world show_arch plot_search check_data check_submission pack_features".split()
 
 
 def _parser() -> argparse.ArgumentParser:

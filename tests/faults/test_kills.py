@@ -9,7 +9,6 @@ from mmnas.files import remove_temporaries, replacing
 from tests.conftest import Workplace
 from tests.faults.rounds import kill_learning, kill_packing
 
-
 pytestmark = pytest.mark.slow
 
 
