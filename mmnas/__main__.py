@@ -1,4 +1,7 @@
-"""`python -m mmnas <command>`: what there is besides training and scoring."""
+"""The command line `mmnas`: training, scoring and searching, and the commands around them.
+
+`python -m mmnas` does the same where the console command is not on the path.
+"""
 
 import argparse
 import importlib
@@ -8,25 +11,37 @@ import sys
 from collections.abc import Sequence
 
 from mmnas.errors import MMNasError, one_line
+from mmnas.version import __version__
 
 # The modules of `mmnas/commands`, in the order in which --help shows them.
-COMMANDS = ("demo", "make_world", "show_arch", "plot_search", "check_data", "check_submission", "pack_features")
+COMMANDS = "train demo make_world show_arch plot_search check_data check_submission pack_features".split()
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mmnas", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    parser = argparse.ArgumentParser(
+        prog="mmnas",
+        description="Multimodal neural architecture search for VQA, visual grounding and image-text matching.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"mmnas {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command")
     for name in COMMANDS:
         importlib.import_module(f"mmnas.commands.{name}").add(commands)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code, 2 after a user's error."""
-    options = _parser().parse_args(arguments)
+    """Run one command and return its exit code: 2 after a user's mistake. Without a command, print the help."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
     try:
-        return options.run(options)
-    except BrokenPipeError:  # whoever read the output has seen enough of it
+        code = options.run(options)
+        sys.stdout.flush()  # here, where a closed pipe is caught
+        return code
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (MMNasError, OSError) as exception:

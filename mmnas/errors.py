@@ -1,12 +1,12 @@
-"""The exceptions that a user's own input can raise.
+"""The exceptions for mistakes in what a user provides.
 
-Each message stands alone in one line: what is wrong, in which file, key or flag, and what to do
-about it. The command line prints that line and exits with code 2; a library user gets a ValueError.
+Each message is a single line: what is wrong, in which file, key or flag, and how to fix it. The command
+line prints that line and exits with code 2; a caller of the library gets a `ValueError`.
 """
 
 
 class MMNasError(ValueError):
-    """Something that the user gave cannot be used; the message says what to do."""
+    """Something the user provided cannot be used; the message says what to do."""
 
 
 class ConfigError(MMNasError):
@@ -14,7 +14,7 @@ class ConfigError(MMNasError):
 
 
 class DataError(MMNasError):
-    """A data file is missing, damaged, or does not fit the others."""
+    """A data file is missing, damaged, or inconsistent with the others."""
 
 
 class CheckpointError(MMNasError):
@@ -22,8 +22,8 @@ class CheckpointError(MMNasError):
 
 
 def one_line(exception: MMNasError | OSError) -> str:
-    """Return what to tell the user: the message, or of a failed read or write the path and the reason."""
+    """Return the message for the user; for a failed read or write, the path and the reason."""
     if isinstance(exception, OSError):
-        place = f"{exception.filename}: " if exception.filename is not None else ""
-        return f"{place}{exception.strerror or exception}; check the path, its rights and the free space"
+        path = f"{exception.filename}: " if exception.filename is not None else ""
+        return f"{path}{exception.strerror or exception}; check the path, its permissions and the free disk space"
     return str(exception)

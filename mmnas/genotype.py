@@ -8,6 +8,7 @@ No torch here: `models/operations.py` builds a module for each `OperationSpec`.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mmnas.errors import ConfigError
@@ -125,8 +126,30 @@ def _check_row(row: Row, stream: str, block: int) -> None:
             )
 
 
+def shipped_genotypes() -> dict[str, Path]:
+    """Return the genotype files that come with this package, by name: the published ones, MCAN's and the demo's."""
+    return {path.stem: path for path in sorted(Path(__file__).with_name("genotypes").glob("*.json"))}
+
+
+def find_genotype(name: PathLike) -> Path:
+    """Return the path of a genotype file: `name` itself if it exists, else the shipped genotype of that name.
+
+    Raises `ConfigError` with the names of the shipped ones.
+    """
+    shipped = shipped_genotypes()
+    if Path(name).exists():
+        return Path(name)
+    if str(name) not in shipped:
+        raise ConfigError(f"genotype file not found: {name}; shipped ones: {', '.join(shipped)}")
+    return shipped[str(name)]
+
+
 def read_genotypes(path: PathLike) -> dict[int, Genotype]:
-    """Return all entries of a genotype file by epoch, ascending. Raises `ConfigError` naming the file."""
+    """Return all entries of a genotype file, or of the shipped genotype of that name, by epoch, ascending.
+
+    Raises `ConfigError` naming the file.
+    """
+    path = find_genotype(path)
     entries = read_json(path, "genotype file", ConfigError)
     if not isinstance(entries, dict) or not entries:
         raise ConfigError(f'{path}: a genotype file must be {{"epoch0": {{"enc": ..., "dec": ...}}}}')

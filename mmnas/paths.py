@@ -1,4 +1,4 @@
-"""Where the files of a run lie below the root of the logs."""
+"""The paths of the files that a run writes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from mmnas.files import PathLike
 
 @dataclass(frozen=True)
 class RunPaths:
-    """The files and folders of one version."""
+    """The files and folders of the run `version` below the folder `logs`."""
 
     logs: PathLike
     version: str
@@ -20,12 +20,12 @@ class RunPaths:
 
     @property
     def genotypes(self) -> Path:
-        """The genotypes that a search finds."""
+        """The genotypes that a search found, one per epoch."""
         return Path(self.logs, "ckpts", "arch", f"{self.version}.json")
 
     @property
     def history(self) -> Path:
-        """The probabilities and losses of a search."""
+        """The probabilities and losses of a search, per epoch."""
         return Path(self.logs, "log", f"search_{self.version}.json")
 
     @property
@@ -35,14 +35,14 @@ class RunPaths:
 
     @property
     def events(self) -> Path:
-        """The folder of TensorBoard events."""
+        """The folder of the TensorBoard events."""
         return Path(self.logs, "tensorboard", self.version)
 
     @property
     def cache(self) -> Path:
-        """The folder of what is computed once for all runs, such as word vectors."""
+        """The folder for what all runs share and compute only once, such as word vectors."""
         return Path(self.logs, "cache")
 
     def result(self, run: str, split: str = "") -> Path:
-        """The predictions that `--RUN=val` or `--RUN=test` writes; `split` where it scores several."""
+        """The predictions of `--RUN=val` or `--RUN=test`; with `split`, those of one of several splits."""
         return Path(self.logs, "ckpts", f"result_{run}", f"result_run_{self.version}{split and f'_{split}'}.json")

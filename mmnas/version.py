@@ -1,3 +1,3 @@
-"""The version of this package, read by the build and written into checkpoints and results."""
+"""The version of this package: read by the build, written into checkpoints and results."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

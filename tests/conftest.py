@@ -113,6 +113,14 @@ def world(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def few_images(tmp_path_factory) -> Path:
+    """The smallest demo world, so that an epoch takes a fraction of a second; nobody writes into it."""
+    folder = tmp_path_factory.mktemp("few") / "data"
+    write_world(folder, images=20, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory, world) -> Workplace:
     """A workplace with a run "base" of two epochs, all checkpoints kept; nobody changes it."""
     place = Workplace(tmp_path_factory.mktemp("trained"), world)

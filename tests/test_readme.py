@@ -11,7 +11,7 @@ import pytest
 
 import mmnas
 from mmnas.__main__ import main as mmnas_main
-from mmnas.demo.demos import demo
+from mmnas.demo.demos import DEMOS, demo
 from mmnas.tasks import TASKS
 from tests.conftest import ROOT, Workplace
 
@@ -20,15 +20,17 @@ COMMANDS = [
     line.split("#")[0].strip()
     for block in re.findall(r"^```\n(.*?)^```", README, re.S | re.M)
     for line in block.splitlines()
-    if re.match(r"(make|python3|torchrun|source) ", line)
-] + re.findall(r"`((?:make|python3|torchrun|source) [^`\n]*)`", README)
+    if re.match(r"(make|python3|torchrun|source|mmnas) ", line)
+] + re.findall(r"`((?:make|python3|torchrun|source|mmnas) [^`\n]*)`", README)
 
 
 def test_every_kind_of_command_is_known():
     kinds = {" ".join(shlex.split(command)[:2]) for command in COMMANDS}
     assert kinds == {
         "make demo", "make test", "make install", "source .venv/bin/activate", "python3 train_vqa.py",
-        "python3 train_vgd.py", "python3 train_itm.py", "python3 -m", "torchrun --nproc_per_node=4",
+        "python3 train_vgd.py", "python3 train_itm.py", "python3 -m", "torchrun --nproc_per_node=4", "mmnas train",
+        "mmnas demo", "mmnas plot-search", "mmnas show-arch", "mmnas check-data", "mmnas pack-features",
+        "mmnas check-submission", "mmnas make-world",
     }  # fmt: skip
 
 
@@ -40,13 +42,14 @@ def test_make_targets_are_there():
         assert ".venv" in planned.stdout or "up to date" in planned.stdout or "Nothing" in planned.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "runs", "results"),
     [
         (
             "vqa",
             "train train val test search plot-search show-arch train "
-            "check-data pack-features train check-submission",
+            "check-data pack-features train check-submission val",
             ["val/result_run_mine", "test/result_run_mine"],
         ),
         ("vgd", "train test", ["test/result_run_ground_testA", "test/result_run_ground_testB"]),
@@ -61,9 +64,11 @@ def test_the_runs_in_their_order(tmp_path, world, run, task, runs, results):
         words = shlex.split(command)
         if words[1] == f"train_{task}.py" and "--help" not in words:
             done.append(run_script(place, run, words[2:]))
-        elif task == "vqa" and words[:3] == ["python3", "-m", "mmnas"] and words[3] not in ("demo", "make-world"):
-            assert mmnas_main(words[3:]) == 0, command
-            done.append(words[3])
+        elif words[:3] == ["mmnas", "train", task]:
+            done.append(run_script(place, run, words[3:]))
+        elif task == "vqa" and words[0] == "mmnas" and words[1] not in ("demo", "make-world"):
+            assert mmnas_main(words[1:]) == 0, command
+            done.append(words[1])
     assert " ".join(done) == runs
     for name in results:
         for kind in ("json", "meta.json"):
@@ -90,6 +95,7 @@ def run_script(place, run, flags):
     return asked
 
 
+@pytest.mark.slow
 def test_torchrun(place):
     command = next(command for command in COMMANDS if command.startswith("torchrun"))
     words = shlex.split(command.replace("=4", "=2"))[1:]
@@ -104,8 +110,20 @@ def test_make_world(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = next(command for command in COMMANDS if "make-world" in command)
     words = shlex.split(command.replace("--images 400", "--images 20"))
-    assert mmnas_main(words[3:]) == 0
-    assert (tmp_path / words[4] / "vqa").is_dir()
+    assert mmnas_main(words[1:]) == 0
+    assert (tmp_path / words[2] / "vqa").is_dir()
+
+
+def test_the_demos_are_there():
+    demos = {shlex.split(command)[2] for command in COMMANDS if command.startswith("mmnas demo")}
+    assert demos <= {*DEMOS, "search"}
+
+
+def test_the_module_is_run_as_the_command(capsys):
+    command = next(command for command in COMMANDS if command.startswith("python3 -m"))
+    with pytest.raises(SystemExit) as stopped:
+        mmnas_main(shlex.split(command)[3:])
+    assert stopped.value.code == 0 and capsys.readouterr().out.startswith("usage: mmnas")
 
 
 def test_help_lists_the_flags_of_the_readme(run, tmp_path, world, capsys):
@@ -131,6 +149,7 @@ def test_python_example(trained, place, monkeypatch):
     assert names["mmnas"] is mmnas
 
 
+@pytest.mark.slow
 def test_the_demo_of_a_search_ends_with_its_table(tmp_path, monkeypatch, place, capfd):
     monkeypatch.chdir(tmp_path)
     flags = [f"--CFG={place.folder}/deep.yml", "--MAX_EPOCH=2"]
@@ -144,6 +163,7 @@ def test_the_demo_of_a_search_ends_with_its_table(tmp_path, monkeypatch, place, 
     assert "SA FFN SA FFN | SA GA FFN SA GA FFN" in table  # MCAN's pattern at the depth of the tiny search
 
 
+@pytest.mark.slow
 def test_demo_ends_with_its_table(tmp_path, monkeypatch, place, capfd):
     monkeypatch.chdir(tmp_path)
     shutil.rmtree(tmp_path / "data", ignore_errors=True)

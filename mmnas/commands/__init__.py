@@ -1,5 +1,5 @@
-"""The commands of `python -m mmnas`, one module each.
+"""The commands of `mmnas`, one module each.
 
-A command module has `add(commands)`: it adds its parser and sets `run`, which takes the parsed options and
-returns the exit code.
+A command module defines `add(commands)`, which adds its parser and sets `run`: a function that takes the parsed
+options and returns the exit code.
 """

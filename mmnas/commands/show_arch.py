@@ -25,7 +25,7 @@ matrix products and convolutions; element-wise work, softmax and layer norms are
 def add(commands: argparse._SubParsersAction) -> None:
     """Add the command to the parser of `python -m mmnas`."""
     parser = commands.add_parser("show-arch", help="show a genotype: operations, parameters, multiply-adds")
-    parser.add_argument("file", help="genotype file, such as logs/ckpts/arch/train_vqa.json")
+    parser.add_argument("file", help="genotype file, or a shipped genotype such as train_vqa")
     parser.add_argument("--epoch", type=int, help="which entry of the file (default: the last)")
     parser.add_argument("--task", choices=("vqa", "vgd", "itm"), default="vqa", help="default: vqa")
     parser.add_argument("--MODEL", choices=SIZES, default="small", help="size of the network (default: small)")

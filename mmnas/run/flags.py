@@ -38,8 +38,8 @@ def flags_of(task: type[Task]) -> list[Flag]:
             "--GENO_PATH",
             "geno_path",
             "model",
-            "genotype file",
-            f"./logs/ckpts/arch/train_{task.name}.json",
+            "genotype file, or the name of a shipped genotype",
+            f"train_{task.name}",
             aliases=("--ARCH_PATH",),
         ),
         Flag(

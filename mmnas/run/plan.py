@@ -169,7 +169,7 @@ def _from_flags(task: type[Task], request: Request, checkpoint: Path | None) -> 
     if request.run == "search":
         config = _configuration(task, request, size, "train", version)
         return config, space_of(config)
-    path = request.geno_path or f"./logs/ckpts/arch/train_{task.name}.json"
+    path = request.geno_path or f"train_{task.name}"
     config = _configuration(task, request, size, task.splits[0], version)
     return config, read_genotype(path, request.geno_epoch)
 

@@ -7,6 +7,8 @@ from tests.conftest import Workplace
 from tests.faults.killing import OUTPUT, start
 from tests.faults.rounds import assert_equal
 
+pytestmark = pytest.mark.slow
+
 
 def assert_same_run(one: Checkpoint, other: Checkpoint) -> None:
     assert len(one.history) == 2

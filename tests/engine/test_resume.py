@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmnas.engine.checkpoint import load_checkpoint
+from tests.conftest import Workplace
 
 
 def assert_same(one, other):
@@ -17,21 +18,29 @@ def assert_same(one, other):
             assert torch.equal(value, other.optimizer["state"][key][name]), (key, name)
 
 
+# Batches of 8 make epochs of 72 steps, so that the signal falls within one.
+FLAGS = ["--KEEP_ALL", "--MAX_EPOCH=4", "--BS=8", "--NW=1"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, world):
+    """The last checkpoint of a run that nothing stopped."""
+    place = Workplace(tmp_path_factory.mktemp("whole"), world)
+    place.train("whole", *FLAGS)
+    return load_checkpoint(place.checkpoint("whole", "epoch4.pkl"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_resumed_equals_uninterrupted_to_the_bit(place, run, number):
-    # Batches of 8 make epochs of 72 steps, so that the signal falls within one.
-    flags = ["--KEEP_ALL", "--MAX_EPOCH=4", "--BS=8", "--NW=1"]
-    output, code = place.stop_in_second_epoch("cut", flags, number)
+def test_resumed_equals_uninterrupted_to_the_bit(place, uninterrupted, number):
+    output, code = place.stop_in_second_epoch("cut", FLAGS, number)
     assert code == 128 + number, output
     assert "--RESUME" in output.splitlines()[-1]
     moments = [path.name for path in place.checkpoint("cut", "x").parent.glob("*_step*.pkl")]
     assert len(moments) == 1  # within an epoch, whichever it was
     process = place.script("--RUN=train", "--VERSION=cut", "--RESUME", "--KEEP_ALL")
     assert process.wait(timeout=240) == 0, process.communicate()[0]
-    process = place.script(*place.train_flags("whole", *flags))
-    assert process.wait(timeout=240) == 0, process.communicate()[0]
-    last = [load_checkpoint(place.checkpoint(version, "epoch4.pkl")) for version in ("cut", "whole")]
-    assert_same(*last)
+    assert_same(load_checkpoint(place.checkpoint("cut", "epoch4.pkl")), uninterrupted)
 
 
 def test_resuming_keeps_the_decayed_learning_rate(trained, place, run):
@@ -49,6 +58,7 @@ def test_resuming_a_finished_run_does_nothing(trained, run):
     assert sorted(path.name for path in trained.checkpoint("base", "x").parent.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_moment_within_an_epoch_wants_the_same_number_of_processes(place, run):
     flags = ["--MAX_EPOCH=3", "--BS=8"]
     output, code = place.stop_in_second_epoch("cut", flags, signal.SIGINT)

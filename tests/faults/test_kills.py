@@ -5,18 +5,11 @@ More than fifty kills in all; `python -m tests.faults --rounds N` makes more.
 
 import pytest
 
-from mmnas.demo.world import write_world
 from mmnas.files import remove_temporaries, replacing
 from tests.conftest import Workplace
 from tests.faults.rounds import kill_learning, kill_packing
 
-
-@pytest.fixture(scope="module")
-def few_images(tmp_path_factory):
-    """The smallest demo world, so that an epoch takes a fraction of a second."""
-    folder = tmp_path_factory.mktemp("few") / "data"
-    write_world(folder, images=20, seed=0)
-    return folder
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(("task", "run", "kills"), [("vgd", "train", 14), ("vqa", "search", 8)])

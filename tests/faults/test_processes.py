@@ -11,6 +11,7 @@ from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint
 from tests.engine.test_distributed import TORCHRUN
 
 MINUTE = 60
+pytestmark = pytest.mark.slow
 
 
 def parents():

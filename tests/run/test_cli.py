@@ -204,7 +204,7 @@ def test_help_lists_every_flag_with_its_default_in_its_group(capsys):
     for flag in FLAGS.values():
         block = " ".join(blocks[flag.group].split())
         for name in (flag.name, *flag.aliases):
-            assert f"{name} " in block
+            assert re.search(rf"{name}[ ,]", block)  # Python 3.13 shows the value once, after the last alias
         assert f"{flag.help} (default: {flag.default})" in block
         assert "|".join(flag.choices) in block
 

@@ -98,6 +98,7 @@ def test_scores_are_those_of_the_model_on_single_pairs(matched, place, run):
     assert set(model.predict(texts, *arrays)[0]) == {"index", "probability"}
 
 
+@pytest.mark.slow
 def test_two_processes_score_exactly_as_one(matched, place, run):
     flags = ["--RUN=test", base(matched), "--BS=3"]
     assert run(place, *flags, "--VERSION=one").code == 0
@@ -109,6 +110,7 @@ def test_two_processes_score_exactly_as_one(matched, place, run):
     assert (scores(place, "one") == scores(place, "two")).all()
 
 
+@pytest.mark.slow
 def test_resumed_within_an_epoch_equals_uninterrupted_to_the_bit(place, run):
     flags = ["--KEEP_ALL", "--MAX_EPOCH=3", "--NW=1", *hard(place)]  # epochs of 15 steps
     output, code = place.stop_in_second_epoch("cut", flags, signal.SIGINT)
@@ -252,6 +254,7 @@ def test_released_weights_score(place, run):
     assert place.result("test", "released") == place.result("test", "own")
 
 
+@pytest.mark.slow
 def test_demo_ends_with_its_table(tmp_path, monkeypatch, place, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -177,6 +177,7 @@ def test_unknown_and_missing_words_work(grounded, place, run, tmp_path):
     assert [row["tokens"] for row in place.result("val", "odd")] == texts
 
 
+@pytest.mark.slow
 def test_demo_ends_with_its_table(tmp_path, monkeypatch, place, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

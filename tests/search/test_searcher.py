@@ -125,9 +125,10 @@ def same(one, other):
     return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "mode"), [("vqa", "full"), ("vgd", "two"), ("itm", "full")])
-def test_resumed_search_equals_the_uninterrupted_one_to_the_bit(tmp_path, world, name, mode):
-    place = Workplace(tmp_path, world, name)
+def test_resumed_search_equals_the_uninterrupted_one_to_the_bit(tmp_path, world, few_images, name, mode):
+    place = Workplace(tmp_path, few_images if name == "vqa" else world, name)  # VQA has many questions per image
     flags = ["--KEEP_ALL", "--MAX_EPOCH=4", "--BS=4", "--NW=1", f"--ALPHA_MODE={mode}"]
     output, code = place.stop_in_second_epoch("cut", flags, signal.SIGINT, search=True)
     assert code == 130, output
@@ -155,6 +156,7 @@ def assert_equal(one, other):
         assert one == other
 
 
+@pytest.mark.slow
 def test_two_processes_search_as_one_does(place, world):
     """The sum over a batch of 16 is twice the mean over two of 8; a clipped gradient and Adam forget the factor."""
     settings = (place.folder / "small.yml").read_text().replace("workers: 0", "workers: 0, clip_norm: 1.0e-2")
