@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from mmnas.engine.stopping import LostProcess
+from mmnas.engine.stopping import LostProcess, StopSignal
 from mmnas.errors import ConfigError, MMNasError, one_line
 
 GRACE = 3.0  # seconds that processes have to end by themselves once one of them has
@@ -121,7 +121,7 @@ def _spawn(devices: list[torch.device], main: Callable[..., int], arguments: tup
     errors = mp.get_context("spawn").SimpleQueue()
     context = mp.spawn(_child, (devices, main, arguments, address, errors), nprocs=len(devices), join=False)
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells of each child it ends
-    with _PassingSignals(context.pids()) as passed:
+    with _PassedSignal(context.pids()) as passed:
         try:
             while not context.join(grace_period=GRACE):
                 pass
@@ -137,22 +137,14 @@ def _spawn(devices: list[torch.device], main: Callable[..., int], arguments: tup
     return 0
 
 
-class _PassingSignals:
-    """Within it, SIGINT and SIGTERM go to the children, which save and stop; this process waits."""
+class _PassedSignal(StopSignal):
+    """Passes SIGINT and SIGTERM on to the children, which save and stop; this process waits."""
 
     def __init__(self, pids: list[int]) -> None:
+        super().__init__()
         self.pids = pids
-        self.number = 0
 
-    def __enter__(self) -> "_PassingSignals":
-        self.previous = {number: signal.signal(number, self._pass) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def _pass(self, number: int, _: object) -> None:
+    def _receive(self, number: int, _: object) -> None:
         self.number = number
         for pid in self.pids:
             with contextlib.suppress(ProcessLookupError):
@@ -173,11 +165,9 @@ def _child(
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // len(devices)))
     try:
         code = _join(local, local, len(devices), devices[local], main, arguments)
-    except LostProcess as exception:
-        time.sleep(1.0)  # the parent is to find the process that was lost first, and ends this one
-        errors.put(one_line(exception))
-        code = 2
     except (MMNasError, OSError) as exception:
+        if isinstance(exception, LostProcess):
+            time.sleep(1.0)  # the parent is to find the process that was lost first, and ends this one
         errors.put(one_line(exception))
         code = 2
     except KeyboardInterrupt:

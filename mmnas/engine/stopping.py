@@ -41,7 +41,7 @@ class InterruptedRun(Exception):
 
 
 class StopSignal:
-    """Notes the first SIGINT or SIGTERM; one that comes later has its usual effect at once.
+    """Notes the first SIGINT or SIGTERM; a later one has its usual effect at once.
 
     A terminal and a launcher may both pass on what the user pressed once, so signals that come together
     count as one.
@@ -57,14 +57,14 @@ class StopSignal:
         self._previous = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+                self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _: object) -> None:
+    def _receive(self, number: int, _: object) -> None:
         if not self.number:
             self.number, self._since = number, time.monotonic()
         elif time.monotonic() - self._since > self.TOGETHER:

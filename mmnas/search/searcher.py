@@ -17,9 +17,9 @@ from torch import Tensor
 from mmnas.batch import Batch
 from mmnas.engine.checkpoint import Checkpoint
 from mmnas.engine.distributed import Group
-from mmnas.engine.logging import Scalars
 from mmnas.engine.loop import EpochLoop
 from mmnas.engine.optimizer import restore_optimizer
+from mmnas.engine.steps import add_gradients, autocast, move_weights, seed_step
 from mmnas.errors import CheckpointError, MMNasError
 from mmnas.genotype import Genotype, write_genotypes
 from mmnas.models.network import MMNasNet
@@ -44,7 +44,7 @@ class Searcher(EpochLoop):
     ) -> None:
         self.supernet = Supernet(model, space)
         weights, held_out = task.search_sets()
-        super().__init__(task, model, space, group, folder, keep_all, weights)
+        super().__init__(task, model, space, group, folder, keep_all, [weights, held_out])
         search = self.config.search
         self.architecture = Architecture(space, search.alpha_init, self.config.training.seed)
         self.alpha_optimizer = torch.optim.Adam(
@@ -76,11 +76,11 @@ class Searcher(EpochLoop):
 
     def _take_step(self, batch: Batch, number: int, rate: float) -> Tensor:
         """Move the weights of one path; then, when it is due, the architecture parameters."""
-        self._seed_step(number)
+        seed_step(self.config.training.seed, self.group.rank, number)
         path = self.architecture.draw(self._rng(WEIGHT_PATH, number))
-        loss = self._backward(self.supernet.network(path), batch)
+        loss = add_gradients(self.task, self.supernet.network(path), batch, self.group.device)
         self.group.average([weight.grad for weight in self.model.parameters() if weight.grad is not None])
-        norm = self._move_weights(rate)
+        norm = move_weights(self.model, self.optimizer, self.config.training.clip_norm, rate)
         if self._architecture_steps(number + 1) > self._architecture_steps(number):
             self._architecture_step(number)
         return torch.stack([loss, norm])
@@ -96,16 +96,16 @@ class Searcher(EpochLoop):
     def _architecture_step(self, number: int) -> None:
         """Move the alphas by the gradients of the gates on a batch of the held-out part."""
         batch = self._alpha_batch(self._architecture_steps(number))
-        self._seed_step(number, GATED_STEP)
+        seed_step(self.config.training.seed, self.group.rank, number, GATED_STEP)
         mode = self.config.search.alpha_mode
         gates = self.architecture.draw_gates(self._rng(GATES, number), mode, self.group.device)
-        with self._autocast():
+        with autocast(self.config, self.group.device):
             loss = self.task.loss(self.supernet.gated(gates), self.task.with_totals(batch))["total"]
         gradients = list(torch.autograd.grad(loss, [gate.values for gate in gates]))
         self.group.average(gradients)
         gradients = [gradient.cpu() for gradient in gradients]
         if not torch.cat(gradients).isfinite().all():
-            self._refuse_to_go_on(self.step + 1)
+            self._give_up(self.step + 1)
         self.architecture.set_gradients(gates, gradients)
         self.architecture.step(self.alpha_optimizer, gates, mode)
 
@@ -130,7 +130,7 @@ class Searcher(EpochLoop):
         patience = self.config.search.patience
         return super()._unfinished() and not (patience and _standing(self.history) >= patience)
 
-    def _notes(self) -> dict[str, Any]:
+    def _describe_epoch(self) -> dict[str, Any]:
         """Return what the epoch has found: genotype, probabilities, how far they have changed."""
         self._require_equal_alphas()
         genotype = self.architecture.genotype()
@@ -163,7 +163,7 @@ class Searcher(EpochLoop):
             blocks = (f"{name} {entropy(p):.2f}/{margin(p):.2f}" for name, p in zip(names, rows, strict=True))
             log.info("  %s (entropy/margin): %s", stream, ", ".join(blocks))
 
-    def _after_epoch(self, scalars: Scalars) -> None:
+    def _after_epoch(self) -> None:
         """Write the genotypes and the probabilities of all epochs so far."""
         if self.history and self.group.rank == 0:
             found = {row["epoch"]: Genotype.from_dict(row["genotype"]) for row in self.history}
