@@ -1,4 +1,4 @@
-"""Samples for image-text matching: images alone to score, and pairs with their negatives to train on.
+"""Samples for image-text matching: images to score with captions, and pairs with negatives to train on.
 
 Images and captions are numbered by their rows in a split: the captions of image i are 5 i to 5 i + 4.
 """
@@ -11,24 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmnas.batch import Batch, collate
-from mmnas.data.features import RegionSource
 from mmnas.data.packed import region_counts
 from mmnas.data.ragged import Ragged
+from mmnas.data.samples import ImageDataset
 from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE, Captions
-
-
-class ImageDataset(Dataset):
-    """The images of a split; features are read when an image is asked for."""
-
-    def __init__(self, image_ids: np.ndarray, regions: RegionSource, max_regions: int) -> None:
-        self.image_ids, self.regions, self.max_regions = image_ids, regions, max_regions
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        sample = self.regions[int(self.image_ids[index])].sample(self.max_regions)
-        return {**sample, "index": np.array(index, np.int64)}
 
 
 class RetrievalDataset(ImageDataset):

@@ -43,20 +43,12 @@ class Group:
         return [row for part in parts for row in part]
 
     def any(self, flag: bool) -> bool:
-        """Whether any process gives a true flag; all of them must ask."""
-        if self.control is None:
-            return flag
-        votes = torch.tensor([int(flag)])
-        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self.control)
-        return bool(votes.item())
+        """Return whether any process gives a true flag; all of them must ask."""
+        return any(self.gather([flag]))
 
     def from_first(self, value: Any) -> Any:
         """Return the value that rank 0 gives."""
-        if self.control is None:
-            return value
-        values = [value]
-        dist.broadcast_object_list(values, src=0, group=self.control)
-        return values[0]
+        return self.gather([value])[0]
 
     def average(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace tensors on the device by their means over the processes, all in one exchange."""
@@ -70,7 +62,7 @@ class Group:
 
     def barrier(self) -> None:
         """Wait until every process is here."""
-        self.any(False)
+        self.gather([])
 
 
 def parse_devices(text: str | None) -> list[torch.device]:

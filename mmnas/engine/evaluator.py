@@ -9,11 +9,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmnas.batch import Batch
 from mmnas.data.samplers import EvaluationSampler
+from mmnas.data.samples import SizedDataset
 from mmnas.engine.distributed import Group
 from mmnas.engine.loading import BatchLoader, lengths_of
 from mmnas.engine.logging import progress
 from mmnas.engine.steps import autocast
-from mmnas.tasks.base import Result, SizedDataset, Task, Tools
+from mmnas.tasks.base import Result, Task, Tools
 
 
 class Evaluator:

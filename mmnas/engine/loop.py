@@ -18,6 +18,7 @@ from torch import Tensor
 from mmnas.batch import Batch
 from mmnas.config import Config
 from mmnas.data.samplers import TrainingSampler
+from mmnas.data.samples import SizedDataset
 from mmnas.engine.checkpoint import Checkpoint, best_epoch, checkpoint_name, prune, save_checkpoint, versions
 from mmnas.engine.checkpoint_values import unusable
 from mmnas.engine.distributed import Group
@@ -30,7 +31,7 @@ from mmnas.engine.stopping import InterruptedRun, StopSignal
 from mmnas.errors import CheckpointError, DataError
 from mmnas.genotype import Genotype
 from mmnas.models.network import MMNasNet
-from mmnas.tasks.base import SizedDataset, Task
+from mmnas.tasks.base import Task
 
 log = logging.getLogger(__name__)
 

@@ -95,7 +95,9 @@ class Searcher(EpochLoop):
 
     def _architecture_step(self, number: int) -> None:
         """Move the alphas by the gradients of the gates on a batch of the held-out part."""
-        batch = self._alpha_batch(self._architecture_steps(number))
+        if self._alpha_batches is None:
+            self._alpha_batches = self._read_on(self._architecture_steps(number))
+        batch = next(self._alpha_batches)
         seed_step(self.config.training.seed, self.group.rank, number, GATED_STEP)
         mode = self.config.search.alpha_mode
         gates = self.architecture.draw_gates(self._rng(GATES, number), mode, self.group.device)
@@ -111,15 +113,10 @@ class Searcher(EpochLoop):
 
     def _prepare_epoch(self) -> None:
         super()._prepare_epoch()
-        self._alpha_batches = None  # workers may have read ahead what the task has prepared anew
+        self._alpha_batches = None  # workers may have read ahead what the task has now prepared anew
 
-    def _alpha_batch(self, number: int) -> Batch:
-        """Return batch `number` of the held-out part, whose epochs follow each other without end."""
-        if self._alpha_batches is None:
-            self._alpha_batches = self._endless(number)
-        return next(self._alpha_batches)
-
-    def _endless(self, number: int) -> Iterator[Batch]:
+    def _read_on(self, number: int) -> Iterator[Batch]:
+        """Yield the batches of the held-out part from batch `number` on, epoch after epoch without end."""
         epoch, first = divmod(number, len(self.alpha_sampler))
         while True:
             self.alpha_sampler.start(epoch, first)

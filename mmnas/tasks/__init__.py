@@ -10,10 +10,9 @@ from mmnas.typed import nearest
 if TYPE_CHECKING:
     from mmnas.tasks.base import Task  # with torch, which would slow down --help
 
-_HERE = Path(__file__).parent
-TASKS = tuple(
-    sorted(path.stem for path in (_HERE.parent / "configs").glob("*.yml") if (_HERE / f"{path.stem}.py").exists())
-)
+_FOLDER = Path(__file__).parent
+_CONFIGS = {path.stem for path in _FOLDER.parent.glob("configs/*.yml")}
+TASKS = tuple(sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem in _CONFIGS))
 """The names of all tasks."""
 
 

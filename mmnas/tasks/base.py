@@ -9,17 +9,16 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from mmnas.batch import Batch
-from mmnas.config import Config, DataConfig
+from mmnas.config import Config
 from mmnas.data.features import RegionSource, require_images
-from mmnas.data.packed import region_counts
-from mmnas.data.ragged import Ragged
+from mmnas.data.samples import SizedDataset
 from mmnas.errors import CheckpointError, DataError
 from mmnas.genotype import Genotype
 from mmnas.models.network import MMNasNet, build_network
@@ -33,53 +32,18 @@ log = logging.getLogger(__name__)
 Record = dict[str, Any]
 
 
-class SizedDataset(Protocol):
-    """A data set that knows how many samples it holds; torch's own type does not say so."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
-
-
-class TextDataset(Dataset):
-    """Texts, each about an image: token ids, and the image's regions, which are read when asked for."""
-
-    def __init__(
-        self,
-        image_ids: Sequence[int],
-        token_lists: Iterable[Sequence[str]],
-        regions: RegionSource,
-        words: Vocabulary,
-        limits: DataConfig,
-    ) -> None:
-        self.image_ids = np.array(image_ids, np.int64)
-        self.tokens = Ragged((words.encode(tokens, limits.max_tokens) for tokens in token_lists), np.int32)
-        self.regions, self.max_regions = regions, limits.max_regions
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        sample = self.regions[int(self.image_ids[index])].sample(self.max_regions)
-        return {**sample, "tokens": self.tokens[index].astype(np.int64), "index": np.array(index, np.int64)}
-
-    def region_counts(self) -> np.ndarray | None:
-        """Return the number of regions of each sample, or None where they would have to be read."""
-        return region_counts(self.regions, self.image_ids, self.max_regions)
-
-
 @dataclass(frozen=True)
 class Result:
-    """What scoring a split gave.
-
-    `summary` holds the figures to show, `metrics` all of them, `predictions` the rows of the result file; the
-    first two are empty where the split has no references. `arrays` are written beside it under their names.
-    """
+    """What scoring a split gave; figures are empty where the split has no references."""
 
     predictions: list[Record]
+    """The rows of the result file."""
     summary: dict[str, float]
+    """The figures to show."""
     metrics: dict[str, Any]
+    """All figures."""
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    """Written beside the result file, under their names."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +68,7 @@ def weight_samples(count: int) -> int:
 
 
 class Task(ABC):
-    """One task under one configuration. Made once per run, before its data sets."""
+    """One task under one configuration, made once per run."""
 
     name: ClassVar[str]
     splits: ClassVar[tuple[str, ...]]
@@ -119,6 +83,8 @@ class Task(ABC):
     """The valid values of configuration keys, the default first."""
     free_keys: ClassVar[tuple[str, ...]] = ()
     """Configuration keys that may differ from a checkpoint's when it is scored."""
+    counted: ClassVar[Mapping[str, tuple[str, str]]] = {"embedding.weight": ("words", "the texts of all splits")}
+    """Parameters with a row for each of something in the data: what that is, and the files it comes from."""
     feature_hint: ClassVar[str] = "name their folder or packed store by --FEAT_PATH"
     """What the user can do about region features that are not found."""
 
@@ -128,10 +94,7 @@ class Task(ABC):
 
     @classmethod
     def settle(cls, config: Config) -> Config:
-        """Return the configuration of a new run, completed by what follows from its other keys.
-
-        Raises `ConfigError` naming the key and its valid values for a value that the task does not know.
-        """
+        """Complete the configuration of a new run. Raises `ConfigError` for a value that is not one of `choices`."""
         for key, valid in cls.choices.items():
             section, name = key.split(".")
             require_one_of(key, getattr(getattr(config, section), name), valid)
@@ -178,7 +141,7 @@ class Task(ABC):
 
     @contextlib.contextmanager
     def hinting(self) -> Iterator[None]:
-        """Add to errors what the user can do about region features."""
+        """Add to errors which flags say where region features are."""
         try:
             yield
         except DataError as exception:
@@ -212,38 +175,26 @@ class Task(ABC):
         With `pretrained_words` the embedding starts from word vectors; without, its weights are expected
         from a checkpoint.
         """
-        model, paths, words = self.config.model, self.config.paths, self.vocabularies["tokens"]
-        head = self.build_head(
-            hidden=model.hidden_size,
-            pooling_size=model.pooling_size,
-            glimpses=model.glimpses,
-            pooled=model.pooled_size,
-            dropout=model.dropout,
-        )
-        vectors = None
+        paths, words = self.config.paths, self.vocabularies["tokens"]
+        sizes = self.config.to_dict()["model"]
+        shared = {"hidden": sizes["hidden_size"], "dropout": sizes["dropout"], "pooled": sizes.pop("pooled_size")}
+        head = self.build_head(**shared, **{name: sizes.pop(name) for name in ("pooling_size", "glimpses")})
         if pretrained_words:
             vectors = word_vectors(words, paths.word_vectors, self.config.files.cache, search=paths.data)
-        names = "hidden_size head_scale feature_size word_size relation_size box_size dropout".split()
-        sizes = {name: getattr(model, name) for name in names}
-        return build_network(
-            genotype=genotype, head=head, vocabulary_size=len(words), word_vectors=vectors, **sizes
-        )
+            sizes["word_vectors"] = vectors
+        return build_network(genotype=genotype, head=head, vocabulary_size=len(words), **sizes)
 
     def explain_misfit(self, parameter: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str | None:
-        """Return why a checkpoint's weight may have another shape than the network's, and the remedy; or None.
-
-        It is said of the checkpoint: "was trained with 5 words, the data gives 6: ...".
-        """
-        if parameter.endswith("embedding.weight") and found[1:] == expected[1:]:
-            return (
-                f"was trained with {found[0]} words, the data gives {expected[0]}: "
-                "put the texts of all splits that it was trained with under --DATA_PATH"
-            )
+        """Return why a checkpoint's weight has another shape than the network's, and the remedy; None if unknown."""
+        for part, (what, files) in self.counted.items():
+            if part in parameter and found[1:] == expected[1:]:
+                return (
+                    f"it was trained with {found[0]} {what}, the data gives {expected[0]}: "
+                    f"put {files} that it was trained with under --DATA_PATH"
+                )
         if parameter == "region_stem.linear.weight" and found[:1] == expected[:1]:
-            return (
-                f"was trained with region features {found[1]} wide, these are {expected[1]}: {self.feature_hint}, "
-                "or their width, model.feature_size, by --CFG"
-            )
+            widths = f"it was trained with region features {found[1]} wide, these are {expected[1]}"
+            return f"{widths}: {self.feature_hint}, or set model.feature_size by --CFG"
         return None
 
     def before_epoch(self, model: MMNasNet, epoch: int, tools: Tools, datasets: Sequence[Any]) -> None:

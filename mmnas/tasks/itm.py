@@ -119,10 +119,8 @@ class ITMTask(Task):
 
     def open_features(self) -> RegionSource:
         """Return the packed store or the folders that the paths name."""
-        paths, config = self.config.paths, self.config
-        return scan_precomp.matching_features(
-            paths.data, paths.features, config.data.dataset, config.model.feature_size
-        )
+        paths, dataset = self.config.paths, self.config.data.dataset
+        return scan_precomp.matching_features(paths.data, paths.features, dataset, self.config.model.feature_size)
 
     def build_head(self, **sizes: Any) -> FusionHead:
         """Build the head with one logit, whose sigmoid is the probability that image and caption match."""
@@ -184,17 +182,13 @@ class ITMTask(Task):
         """Recalls in percent, both directions; their sum is the headline. Logits rank: a sigmoid may saturate."""
         logits = np.stack([prediction["logits"] for prediction in predictions])  # (I, C)
         each = CAPTIONS_PER_IMAGE
-        figures = mean_figures(
-            [retrieval_figures(logits[fold, fold.start * each : fold.stop * each]) for fold in dataset.folds]
-        )
-        recalls = {
-            f"{short} R@{k}": figures[direction][f"r{k}"]
-            for short, direction in (("text", "image_to_text"), ("image", "text_to_image"))
-            for k in RECALLS
-        }
-        total = rsum(figures)
-        metrics = {"protocol": self.config.data.protocol, **figures, "rsum": total}
-        return Result(best_lists(logits, dataset.captions), {"rsum": total, **recalls}, metrics, {"scores": logits})
+        blocks = (logits[fold, fold.start * each : fold.stop * each] for fold in dataset.folds)
+        figures = mean_figures(list(map(retrieval_figures, blocks)))
+        summary = {"rsum": rsum(figures)}
+        for short, direction in (("text", "image_to_text"), ("image", "text_to_image")):
+            summary |= {f"{short} R@{k}": figures[direction][f"r{k}"] for k in RECALLS}
+        metrics = {"protocol": self.config.data.protocol, **figures, "rsum": summary["rsum"]}
+        return Result(best_lists(logits, dataset.captions), summary, metrics, {"scores": logits})
 
     def check(self, report: Report, full: bool) -> None:
         """Check captions, ids and features; the test splits may be missing."""
@@ -215,10 +209,9 @@ class ITMTask(Task):
             report.count(what, len(captions.image_ids), published)
         report.words((tokenize(text) for captions in found.values() for text in captions.texts), self.config)
         report.title("region features")
+        images = {split: captions.image_ids.tolist() for split, captions in found.items()}
         with report.catching(), self.hinting():
-            images = {split: captions.image_ids.tolist() for split, captions in found.items()}
-            for _ in report.features(self.open_features(), images, NEEDED_SPLITS, full, PUBLISHED_REGIONS):
-                pass
+            report.features(self.open_features(), images, NEEDED_SPLITS, full, PUBLISHED_REGIONS)
 
 
 def _named(datasets: Sequence[PairDataset]) -> dict[str, PairDataset]:

@@ -73,8 +73,9 @@ class Report:
         needed: Iterable[str],
         full: bool,
         usual: tuple[int, int],
-    ) -> Iterator[tuple[int, Regions]]:
-        """Show each split's images without features; read some images, evenly spread, or all; yield the whole ones.
+        inspect: Callable[[int, Regions], object] = lambda image_id, image: None,
+    ) -> None:
+        """Show each split's images without features; inspect some images, evenly spread, or all.
 
         Images without features are a fault in the splits `needed`, elsewhere a warning, as are numbers of
         regions outside of `usual`, fewest and most.
@@ -95,7 +96,7 @@ class Report:
             with self.catching():
                 image = source[image_id]
                 regions.append(len(image.boxes))
-                yield image_id, image
+                inspect(image_id, image)
         self.count(f"of {len(found)} images read, {len(chosen) - len(regions)} damaged", len(chosen))
         if regions:
             fewest, most = min(regions), max(regions)

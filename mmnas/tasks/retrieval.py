@@ -77,30 +77,22 @@ def _in_turns(
         yield indices, states
 
 
-def best_lists(logits: np.ndarray, split: Captions) -> list[Record]:
+def best_lists(logits: np.ndarray, captions: Captions) -> list[Record]:
     """Return the ten best captions of each image, then the ten best images of each caption, by logits (I, C)."""
-    ids, texts = split.image_ids.tolist(), split.texts
-    of_images = [
-        {
-            "image_id": ids[image],
-            "captions": [{"caption": c, "text": texts[c], "probability": p} for c, p in best],
-        }
-        for image, best in enumerate(_best(logits))
-    ]
-    of_captions = [
-        {
-            "caption": caption,
-            "text": texts[caption],
-            "image_id": ids[caption // CAPTIONS_PER_IMAGE],
-            "images": [{"image_id": ids[image], "probability": p} for image, p in best],
-        }
-        for caption, best in enumerate(_best(logits.T))
-    ]
-    return of_images + of_captions
+    ids, texts = captions.image_ids.tolist(), captions.texts
+    rows: list[Record] = []
+    for image, best in enumerate(_best(logits)):
+        listed = [{"caption": c, "text": texts[c], "probability": p} for c, p in best]
+        rows.append({"image_id": ids[image], "captions": listed})
+    for caption, best in enumerate(_best(logits.T)):
+        listed = [{"image_id": ids[image], "probability": p} for image, p in best]
+        own = ids[caption // CAPTIONS_PER_IMAGE]
+        rows.append({"caption": caption, "text": texts[caption], "image_id": own, "images": listed})
+    return rows
 
 
 def _best(logits: np.ndarray) -> Iterator[list[tuple[int, float]]]:
-    """Yield for each row its highest columns and their probabilities, highest first; NaN takes no part."""
+    """Yield for each row its highest columns and their probabilities, highest first, without NaN."""
     for row in np.where(np.isnan(logits), -np.inf, logits):
         columns = np.argsort(-row, kind="stable")[:LISTED]
         columns = columns[np.isfinite(row[columns])]

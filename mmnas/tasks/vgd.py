@@ -18,13 +18,14 @@ from mmnas.boxes import nms, pairwise_iou
 from mmnas.boxes.geometry import clip_boxes, decode_boxes, paired_iou, unnormalise_offsets
 from mmnas.config import Config, DataConfig, ModelConfig
 from mmnas.data import refs
-from mmnas.data.features import RegionSource
+from mmnas.data.features import Regions, RegionSource
 from mmnas.data.refs import Expression
 from mmnas.data.refs_features import KINDS, feature_width, grounding_features
+from mmnas.data.samples import TextDataset
 from mmnas.errors import ConfigError
 from mmnas.metrics.grounding import CORRECT_IOU, grounding_accuracy, proposal_quality
 from mmnas.models.heads import GroundingHead
-from mmnas.tasks.base import Record, Result, Task, TextDataset, warn_missing
+from mmnas.tasks.base import Record, Result, Task, warn_missing
 from mmnas.tasks.grounding_loss import LOSSES, grounding_loss, grounding_targets, loss_totals
 from mmnas.tasks.report import Report
 from mmnas.text.vocabulary import Vocabulary
@@ -150,12 +151,9 @@ class VGDTask(Task):
             regions = paired_iou(batch["boxes"], batch["reference"][:, None]).cpu()  # (B, N)
             quality = proposal_quality(regions, batch["region_mask"].cpu())
             columns["best_region_iou"], columns["matching_regions"] = quality
-        lists = [column.tolist() for column in columns.values()]
-        records = [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]
-        best_boxes = _best_boxes(boxes, probabilities, batch["region_mask"])
-        for record, found in zip(records, best_boxes, strict=True):
-            record["best"] = found
-        return records
+        lists = {name: column.tolist() for name, column in columns.items()}
+        lists["best"] = _best_boxes(boxes, probabilities, batch["region_mask"])
+        return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
 
     def score(self, predictions: list[Record], dataset: VGDDataset) -> Result:
         """Accuracy in percent beside the regions' oracle; the metrics also hold the random region."""
@@ -175,22 +173,23 @@ class VGDTask(Task):
             report.count(f"expressions of {split}", len(found.get(split, ())), published.get(split))
         report.words(_token_lists(found), self.config)
         report.title("region features")
+        images = {split: [entry.image_id for entry in entries] for split, entries in found.items()}
+        references, matches = defaultdict(list), []
+        for entry in (entry for entries in found.values() for entry in entries):
+            references[entry.image_id].append(entry.box)
+
+        def match(image_id: int, image: Regions) -> None:
+            ious = pairwise_iou(image.boxes[: data.max_regions], np.array(references[image_id], np.float32))
+            matches.extend((ious.max(axis=0) >= CORRECT_IOU).tolist())  # (K, E) -> (E,)
+
         with report.catching(), self.hinting():
-            images = {split: [entry.image_id for entry in entries] for split, entries in found.items()}
             usual = PUBLISHED_REGIONS[data.feature_kind]
-            references = defaultdict(list)
-            for entry in (entry for entries in found.values() for entry in entries):
-                references[entry.image_id].append(entry.box)
-            best: list[np.ndarray] = []
-            for image_id, image in report.features(self.open_features(), images, ("train", "val"), full, usual):
-                boxes = np.array(references[image_id], np.float32)
-                best.append(pairwise_iou(image.boxes[: data.max_regions], boxes).max(axis=0))  # (K, E) -> (E,)
-            if best:
-                matches = np.concatenate(best) >= CORRECT_IOU
-                what = "expressions of these images without a region to learn"
-                report.percentage(what, int((~matches).sum()), len(matches))
-                if not matches.any():
-                    report.problem("no region meets any expression: boxes and expressions are of different images")
+            report.features(self.open_features(), images, ("train", "val"), full, usual, match)
+        if matches:
+            what = "expressions of these images without a region to learn"
+            report.percentage(what, matches.count(False), len(matches))
+            if not any(matches):
+                report.problem("no region meets any expression: boxes and expressions are of different images")
 
     def _check_files(self, report: Report) -> dict[str, list[Expression]]:
         """Show the originals and what is kept of them; return the expressions of every split that can be had."""

@@ -6,24 +6,25 @@ Letters: B batch, A answers.
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmnas.batch import Batch
-from mmnas.config import DataConfig
+from mmnas.config import Config, DataConfig
 from mmnas.data import vqa_json
 from mmnas.data.features import RegionSource
 from mmnas.data.ragged import Ragged
+from mmnas.data.samples import TextDataset
 from mmnas.data.vqa_json import Annotation, Question
 from mmnas.errors import DataError
 from mmnas.metrics.vqa_accuracy import FORMS, vqa_accuracy
 from mmnas.models.heads import FusionHead
-from mmnas.tasks.base import Record, Result, Task, TextDataset, warn_missing
+from mmnas.tasks.base import Record, Result, Task, warn_missing
 from mmnas.tasks.report import Report
 from mmnas.tasks.submission import find_faults
 from mmnas.text.tokenizer import tokenize
@@ -36,33 +37,11 @@ PUBLISHED_ANSWERS = 3129
 PUBLISHED_REGIONS = (10, 100)
 
 
-class _Files(NamedTuple):
-    """How one kind of file is looked for and read."""
-
-    splits: tuple[str, ...]
-    """Those that the vocabulary is made from."""
-    candidates: Callable[..., list[Path]]
-    find: Callable[..., Path | None]
-    require: Callable[..., Path]
-    read: Callable[..., list[Any]]
-
-
-_FILES = {
-    "questions": _Files(
-        vqa_json.SPLITS,
-        vqa_json.question_places,
-        vqa_json.find_questions,
-        vqa_json.require_questions,
-        vqa_json.read_questions,
-    ),
-    "annotations": _Files(
-        ("train", "val"),
-        vqa_json.annotation_places,
-        vqa_json.find_annotations,
-        vqa_json.require_annotations,
-        vqa_json.read_annotations,
-    ),
+_FILES: dict[str, tuple[Callable[..., list[Path]], Callable[..., Path], Callable[[Path], list[Any]]]] = {
+    "questions": (vqa_json.question_places, vqa_json.require_questions, vqa_json.read_questions),
+    "annotations": (vqa_json.annotation_places, vqa_json.require_annotations, vqa_json.read_annotations),
 }
+"""The kinds of files: where one of a split may lie, where it lies, what it holds."""
 
 
 class VQADataset(TextDataset):
@@ -101,6 +80,11 @@ class VQATask(Task):
     splits = ("train+val+vg", "train", "train+val")
     headline = "overall"
     vocabulary_names = ("tokens", "answers")
+    counted = {**Task.counted, "head.classifier": ("answers", "the annotation files")}
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._parsed: dict[tuple[str, str], list[Any]] = {}  # kept from the vocabularies for the data sets
 
     def build_vocabularies(self) -> dict[str, list[str]]:
         """Make words from the questions of all splits and answers from train and val, as published.
@@ -108,29 +92,39 @@ class VQATask(Task):
         A missing file is left out with a warning: the lists then differ from the published ones, and a
         checkpoint trained on them holds its own.
         """
-        questions, annotations = (itertools.chain.from_iterable(self._read_all(kind)) for kind in _FILES)
-        words = Vocabulary.from_token_lists(tokenize(question.text) for question in questions).words
-        answers = vqa_json.answer_vocabulary(annotations, self.config.data.answer_min_count)
-        if not answers:
-            raise DataError(self._no_answers())
-        return {"tokens": list(words), "answers": answers}
+        token_lists = (tokenize(question.text) for question in self._read_all("questions", vqa_json.SPLITS))
+        words = list(Vocabulary.from_token_lists(token_lists).words)
+        answers = self._answers(self._read_all("annotations", ("train", "val")))
+        return {"tokens": words, "answers": answers}
 
-    def _read_all(self, kind: str) -> Iterator[list[Any]]:
-        """Yield the content of each file of `kind`. Raises `DataError` naming their places if there are none."""
-        root, files = self.config.paths.data, _FILES[kind]
-        paths = {split: files.find(root, split) for split in files.splits}
-        missing = [split for split, path in paths.items() if path is None]
-        if len(missing) == len(paths):
-            files.require(root, missing[0])
-        warn_missing(kind, missing)
-        yield from (files.read(path) for path in paths.values() if path is not None)
-
-    def _no_answers(self) -> str:
+    def _answers(self, annotations: Iterable[Annotation]) -> list[str]:
+        """Return the answers to learn. Raises `DataError` when there are none."""
         least = self.config.data.answer_min_count
-        return (
-            f"no answer occurs more than {least} times in the annotations of train and val: "
-            "lower data.answer_min_count by --CFG"
-        )
+        answers = vqa_json.answer_vocabulary(annotations, least)
+        if not answers:
+            raise DataError(
+                f"no answer occurs more than {least} times in the annotations of train and val: "
+                "lower data.answer_min_count by --CFG"
+            )
+        return answers
+
+    def _read_all(self, kind: str, splits: Sequence[str]) -> Iterator[Any]:
+        """Yield what the files of `splits` hold. Raises `DataError` naming their places if all are missing."""
+        root, (places, require, _) = self.config.paths.data, _FILES[kind]
+        present = [split for split in splits if any(map(Path.is_file, places(root, split)))]
+        if not present:
+            require(root, splits[0])
+        warn_missing(kind, [split for split in splits if split not in present])
+        for split in present:
+            records = self._read(kind, split)
+            if split in (*self.config.split.split("+"), "val"):
+                self._parsed[kind, split] = records
+            yield from records
+
+    def _read(self, kind: str, split: str) -> list[Any]:
+        """Return what a file holds, parsed now unless it was kept; it is kept no longer."""
+        _, require, read = _FILES[kind]
+        return self._parsed.pop((kind, split), None) or read(require(self.config.paths.data, split))
 
     def training_set(self) -> VQADataset:
         """Join the files that --SPLIT names; VG counts as one of them."""
@@ -145,23 +139,22 @@ class VQATask(Task):
 
     def evaluation_set(self, split: str) -> VQADataset:
         """Return val with its annotations, or test (test2015) without any."""
-        root, annotations = self.config.paths.data, None
-        if split == "val":
-            questions, annotations = self._read_annotated("val")
-        else:
-            questions = vqa_json.read_questions(vqa_json.require_questions(root, split))
-        dataset = self._dataset(questions, f"{split} questions")
-        dataset.annotations = annotations
+        annotated = self._read_annotated(split) if split == "val" else (self._read("questions", split), None)
+        dataset = self._dataset(annotated[0], f"{split} questions")
+        dataset.annotations = annotated[1]
         return dataset
 
     def _read_annotated(self, split: str) -> tuple[list[Question], list[Annotation]]:
-        root = self.config.paths.data
-        paths = [files.require(root, split) for files in _FILES.values()]
-        questions, annotations = (files.read(path) for files, path in zip(_FILES.values(), paths, strict=True))
-        vqa_json.check_pairs(questions, annotations, *paths)
+        """Return questions and, in their order, their annotations. Raises `DataError` unless they pair up."""
+        questions, annotations = (self._read(kind, split) for kind in _FILES)
+        self._check_pairs(questions, annotations, split)
         # Paired within the file: ids of VG are not those of VQA, and may collide with them.
         by_question = {annotation.question_id: annotation for annotation in annotations}
         return questions, [by_question[question.question_id] for question in questions]
+
+    def _check_pairs(self, questions: list[Question], annotations: list[Annotation], split: str) -> None:
+        paths = (require(self.config.paths.data, split) for _, require, _ in _FILES.values())
+        vqa_json.check_pairs(questions, annotations, *paths)
 
     def _dataset(self, questions: list[Question], what: str) -> VQADataset:
         regions = self.require_features([question.image_id for question in questions], what)
@@ -175,15 +168,6 @@ class VQATask(Task):
     def build_head(self, **sizes: Any) -> FusionHead:
         """Build the head with a logit per answer."""
         return FusionHead(outputs=len(self.vocabularies["answers"]), **sizes)
-
-    def explain_misfit(self, parameter: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str | None:
-        """Explain another number of answers, too."""
-        if parameter.startswith("head.classifier") and found[1:] == expected[1:]:
-            return (
-                f"was trained with {found[0]} answers, the data gives {expected[0]}: "
-                "put the annotation files that it was trained with under --DATA_PATH"
-            )
-        return super().explain_misfit(parameter, found, expected)
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Binary cross entropy against the soft targets, summed over batch and answers."""
@@ -216,50 +200,46 @@ class VQATask(Task):
 
     def check(self, report: Report, full: bool) -> None:
         """Check questions, annotations, answers, features; val is needed to score, whatever is trained on."""
-        root, needed = self.config.paths.data, {*self.config.split.split("+"), "val"}
-        report.title(f"files under {root}")
-        questions, annotations = (_check_files(report, root, files, needed) for files in _FILES.values())
+        paths, needed = self.config.paths, {*self.config.split.split("+"), "val"}
+        report.title(f"files under {paths.data}")
+        questions, annotations = (self._check_files(report, kind, needed) for kind in _FILES)
         report.title("questions")
         for split, asked in questions.items():
             report.count(f"questions of {split}", len(asked))
             if split in annotations:
-                paths = [files.require(root, split) for files in _FILES.values()]
                 with report.catching():
-                    vqa_json.check_pairs(asked, annotations[split], *paths)
+                    self._check_pairs(asked, annotations[split], split)
         report.title("vocabulary and targets")
         report.words((tokenize(question.text) for asked in questions.values() for question in asked), self.config)
         self._check_answers(report, annotations)
         report.title("region features")
-        folder = Path(self.config.paths.features or Path(root, "coco_extract"))
+        folder = Path(paths.features or Path(paths.data, "coco_extract"))
         with contextlib.suppress(DataError):
-            folder = vqa_json.find_feature_folders(root, self.config.paths.features)[0].parent
+            folder = vqa_json.find_feature_folders(paths.data, paths.features)[0].parent
         for name in vqa_json.FEATURE_FOLDERS if not folder.is_file() else ():
             report.file(folder / name)
+        images = {split: [question.image_id for question in asked] for split, asked in questions.items()}
         with report.catching(), self.hinting():
-            images = {split: (question.image_id for question in asked) for split, asked in questions.items()}
-            for _ in report.features(self.open_features(), images, needed, full, PUBLISHED_REGIONS):
-                pass
+            report.features(self.open_features(), images, needed, full, PUBLISHED_REGIONS)
+
+    def _check_files(self, report: Report, kind: str, needed: set[str]) -> dict[str, list[Any]]:
+        """Show where the files of one kind lie, or belong; return what the whole ones hold, by split."""
+        found: dict[str, list[Any]] = {}
+        for split in vqa_json.SPLITS:
+            places = _FILES[kind][0](self.config.paths.data, split)
+            if places:
+                present = report.file(next(filter(Path.is_file, places), places[0]))
+                with report.catching(needed=present or split in needed):
+                    found[split] = self._read(kind, split)
+        return found
 
     def _check_answers(self, report: Report, annotations: dict[str, list[Annotation]]) -> None:
         """Show the answers to learn, and per split how many questions have none of them."""
-        counted = [entry for split in ("train", "val") for entry in annotations.get(split, ())]
-        answers = vqa_json.answer_vocabulary(counted, self.config.data.answer_min_count)
+        answers: list[str] = []
+        with report.catching():
+            answers = self._answers(entry for split in ("train", "val") for entry in annotations.get(split, ()))
         report.count("answers", len(answers), PUBLISHED_ANSWERS)
-        if not answers:
-            report.problem(self._no_answers())
         index = {answer: number for number, answer in enumerate(answers)}
         for split, entries in annotations.items():
             empty = sum(not vqa_json.soft_targets(entry.answers, index) for entry in entries)
             report.percentage(f"questions of {split} with an empty target", empty, len(entries))
-
-
-def _check_files(report: Report, root: str, files: _Files, needed: set[str]) -> dict[str, list[Any]]:
-    """Show where the files of one kind lie, or belong; return the content of the whole ones, by split."""
-    found: dict[str, list[Any]] = {}
-    for split in vqa_json.SPLITS:
-        if candidates := files.candidates(root, split):
-            path = files.find(root, split)
-            report.file(path or candidates[0])
-            with report.catching(needed=path is not None or split in needed):
-                found[split] = files.read(files.require(root, split))
-    return found

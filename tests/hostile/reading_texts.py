@@ -12,8 +12,8 @@ from mmnas.data.pickles import read_plain_pickle
 from mmnas.data.refs import find_expressions
 from mmnas.data.scan_precomp import read_split
 from mmnas.data.vqa_json import answer_vocabulary, check_pairs, read_annotations, read_questions, soft_targets
-from mmnas.genotype import read_genotypes
 from mmnas.files import read_json
+from mmnas.genotype import read_genotypes
 from mmnas.metrics.vqa_accuracy import FORMS, vqa_accuracy
 from mmnas.search.history import read_history
 from mmnas.tasks.submission import find_faults
