@@ -1,4 +1,4 @@
-"""How a run ends early: signals ask for a checkpoint and an end; processes that died become one clear line."""
+"""How a run ends early: signals that ask for a checkpoint and a stop, and one line for processes that died."""
 
 import re
 import signal

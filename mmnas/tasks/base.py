@@ -94,7 +94,7 @@ class Task(ABC):
 
     @classmethod
     def settle(cls, config: Config) -> Config:
-        """Complete the configuration of a new run. Raises `ConfigError` for a value that is not one of `choices`."""
+        """Complete the configuration of a new run. Raises `ConfigError` for a value not in `choices`."""
         for key, valid in cls.choices.items():
             section, name = key.split(".")
             require_one_of(key, getattr(getattr(config, section), name), valid)
@@ -185,7 +185,7 @@ class Task(ABC):
         return build_network(genotype=genotype, head=head, vocabulary_size=len(words), **sizes)
 
     def explain_misfit(self, parameter: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str | None:
-        """Return why a checkpoint's weight has another shape than the network's, and the remedy; None if unknown."""
+        """Return why a checkpoint's weight has another shape than the network's, and the remedy, or None."""
         for part, (what, files) in self.counted.items():
             if part in parameter and found[1:] == expected[1:]:
                 return (
