@@ -121,7 +121,7 @@ def _spawn(devices: list[torch.device], main: Callable[..., int], arguments: tup
             if exception.exit_code < 0 and not passed.number:  # the others' errors only follow from it
                 raise MMNasError(
                     f"process {exception.error_index} of the run died ({exception.signal_name}), the others are "
-                    "stopped; checkpoints are intact, go on with --RESUME"
+                    "stopped; checkpoints are intact, resume with --RESUME"
                 ) from None
             if not errors.empty():
                 raise MMNasError(errors.get()) from None

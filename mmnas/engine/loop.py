@@ -86,7 +86,7 @@ class EpochLoop(ABC):
 
     @abstractmethod
     def _describe_epoch(self) -> dict[str, Any]:
-        """Return what the history holds of the finished epoch beside its number and loss: `metrics` at least."""
+        """Return what the history holds of the finished epoch besides its number and loss: `metrics` at least."""
 
     @abstractmethod
     def _log_epoch(self, row: dict[str, Any]) -> None:

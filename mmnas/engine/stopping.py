@@ -23,11 +23,11 @@ def explained(exception: RuntimeError) -> MMNasError | None:
     if worker is not None:
         return MMNasError(
             f"data loading worker (process {worker[1]}) {worker[2].strip().rstrip('.')}; checkpoints are intact, "
-            "go on with --RESUME; if memory ran out, take fewer workers by --NW"
+            "resume with --RESUME; if memory ran out, use fewer workers, --NW"
         )
     if isinstance(exception, dist.DistError) or (dist.is_initialized() and _GLOO.search(str(exception))):
         return LostProcess(
-            "the connection to another process of the run is lost; checkpoints are intact, go on with --RESUME"
+            "the connection to another process of the run is lost; checkpoints are intact, resume with --RESUME"
         )
     return None
 

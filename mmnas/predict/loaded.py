@@ -104,7 +104,7 @@ def load(checkpoint_path: PathLike, device: str = "cpu") -> LoadedModel:
             "fine-tune or score, and load the checkpoint of that run"
         )
     if checkpoint.search:
-        raise CheckpointError(f"{path} is of a search, which trains no network of its own: train what it has found")
+        raise CheckpointError(f"{path} is of a search, which trains no network of its own: train its genotype")
     config, genotype = settings_of(path, checkpoint)
     task = task_named(config.task)(config)
     task.use_vocabularies(checkpoint.vocabularies)

@@ -1,4 +1,4 @@
-"""What scoring a split leaves on the disk: predictions, metrics, and beside them where they come from."""
+"""The files that scoring a split writes: predictions, metrics, and their provenance."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ def write_result(result: Result, task: Task, plan: Plan, split: str, samples: in
     """Write predictions, arrays, metrics and provenance; return the path of the predictions.
 
     `processes` is how many computed the result. A split that was trained on is marked in the metrics, in the
-    provenance, and beside every figure of the table that is logged.
+    provenance, and next to every figure of the table that is logged.
     """
     several = len(task.splits_of(plan.run)) > 1
     path = plan.config.files.result(plan.run, split if several else "")
@@ -76,7 +76,7 @@ def _describe_run(plan: Plan) -> dict[str, Any]:
 
 
 def _checkpoint(plan: Plan) -> dict[str, Any]:
-    """Say which weights were scored; released ones do not tell how they were trained."""
+    """Describe the scored weights; released ones do not tell how they were trained."""
     own, path = plan.checkpoint if isinstance(plan.checkpoint, Checkpoint) else None, plan.checkpoint_path
     assert path is not None
     return {

@@ -30,7 +30,7 @@ from mmnas.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
-# What a seed is for, beside the seed itself and the step.
+# What a random stream is for; seeded by the run's seed, this and the step.
 WEIGHT_PATH, GATES, GATED_STEP = 1, 2, 3
 
 
@@ -55,7 +55,7 @@ class Searcher(EpochLoop):
         log.info("architecture parameters learn from %d further samples", self.alpha_sampler.size)
 
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
-        """Take up where `checkpoint` stopped; its weights are loaded already."""
+        """Continue where `checkpoint` stopped; its weights are loaded already."""
         super().restore(checkpoint, path)
         try:
             self.architecture.load_state_dict(checkpoint.search["alphas"])

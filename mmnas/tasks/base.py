@@ -43,7 +43,7 @@ class Result:
     metrics: dict[str, Any]
     """All figures."""
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    """Written beside the result file, under their names."""
+    """Written next to the result file, under their names."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class Task(ABC):
         return {}
 
     def restore_state(self, datasets: Sequence[Any], state: dict[str, Tensor]) -> None:
-        """Take up what `state` gave. Raises `CheckpointError` when it does not fit the data."""
+        """Restore what `state` returned. Raises `CheckpointError` when it does not fit the data."""
         return
 
     def with_totals(self, batch: Batch) -> Batch:

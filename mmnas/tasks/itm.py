@@ -142,7 +142,7 @@ class ITMTask(Task):
         return {name: pairs.negatives.to(torch.int32) for name, pairs in _named(datasets).items()}
 
     def restore_state(self, datasets: Sequence[PairDataset], state: Mapping[str, Tensor]) -> None:
-        """Take up the negatives of an unfinished epoch."""
+        """Restore the negatives of an unfinished epoch."""
         for name, pairs in _named(datasets).items():
             if name not in state or state[name].shape != pairs.negatives.shape:
                 raise CheckpointError("the checkpoint's negatives are of other captions: resume with the same data")
@@ -165,7 +165,7 @@ class ITMTask(Task):
         return {"total": matching_loss(own, with_caption, with_image, self.config.training.loss)}
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Record]:
-        """Return the probability that image and caption match, for captions that stand beside their images."""
+        """Return the probability that image and caption match, for captions paired with images."""
         probabilities = model(batch)[:, 0].float().sigmoid()  # (B, 1) -> (B,)
         pairs = zip(batch["index"].tolist(), probabilities.tolist(), strict=True)
         return [{"index": index, "probability": probability} for index, probability in pairs]

@@ -1,7 +1,7 @@
 """What `check-data` reports: sections as they are found, then every warning and fault, then a verdict."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -70,7 +70,7 @@ class Report:
         self,
         source: RegionSource,
         images: Mapping[str, Iterable[int]],
-        needed: Iterable[str],
+        needed: Collection[str],
         full: bool,
         usual: tuple[int, int],
         inspect: Callable[[int, Regions], object] = lambda image_id, image: None,

@@ -137,7 +137,7 @@ class VGDTask(Task):
     def predict(self, model: nn.Module, batch: Batch) -> list[Record]:
         """Take the box of the region with the highest score, moved by its regression, and the five best.
 
-        With references in the batch, records also say how well box and regions meet them.
+        With references in the batch, records also hold the IoU of the box and the quality of the regions.
         """
         scores, offsets = model(batch)  # (B, N), (B, N, 4)
         moved = decode_boxes(batch["boxes"], unnormalise_offsets(offsets.float()))
@@ -156,7 +156,7 @@ class VGDTask(Task):
         return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
 
     def score(self, predictions: list[Record], dataset: VGDDataset) -> Result:
-        """Accuracy in percent beside the regions' oracle; the metrics also hold the random region."""
+        """Accuracy and the regions' oracle in percent; the metrics also hold the random region."""
         columns = ([entry[key] for entry in predictions] for key in ("iou", "best_region_iou", "matching_regions"))
         metrics = grounding_accuracy(*columns)
         rows = [_row(entry, dataset.expressions[entry["index"]]) for entry in predictions]
@@ -192,7 +192,7 @@ class VGDTask(Task):
                 report.problem("no region meets any expression: boxes and expressions are of different images")
 
     def _check_files(self, report: Report) -> dict[str, list[Expression]]:
-        """Show the originals and what is kept of them; return the expressions of every split that can be had."""
+        """Show the original and the processed files; return the expressions of every split that can be read."""
         dataset = self.config.data.dataset
         splits, folder = refs.splits_of(dataset), Path(self.config.paths.data) / "refs" / dataset
         originals = [report.file(folder / name) for name in ("instances.json", f"refs({refs.split_by(dataset)}).p")]
