@@ -171,7 +171,8 @@ class EpochLoop(ABC):
 
     def _finish_epoch(self) -> None:
         """Add the epoch to the history and count it; it is saved next."""
-        row = {"epoch": self.epoch + 1, "loss": self.loss_sum / self.step, **self._describe_epoch()}
+        found = self._describe_epoch()
+        row = {"epoch": self.epoch + 1, "loss": self.loss_sum / self.step, **found}
         self.history.append(row)
         self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
         self._log_epoch(row)
