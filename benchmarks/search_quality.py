@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mmnas.demo.comparison import in_words, last_accuracy, search_space_of, write_contestants
-from mmnas.demo.scripts import start_script
+from mmnas.demo.demos import start_script
 from mmnas.demo.world import write_world
 from mmnas.genotype import read_genotype
 from mmnas.tasks import task_named

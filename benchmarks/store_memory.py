@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.memory import REGIONS, resident_mb, write_data
 from mmnas.data.packing import pack
-from mmnas.demo.scripts import ROOT
+from mmnas.demo.demos import ROOT
 from mmnas.demo.vectors import write_vectors
 from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint
 

@@ -9,7 +9,7 @@ from tests.stand_in import ROOT
 
 # The rooms, from the bottom up; each may import those before it.
 ROOMS = """
-    version errors files paths schema typed config configs genotype batch boxes text metrics data models tasks
+    version errors schema files paths typed config configs genotype batch boxes text metrics data models tasks
     engine search run predict mmnas demo commands __main__
 """.split()
 TORCHLESS = ("version", "errors", "files", "paths", "typed", "config", "configs", "genotype", "text", "metrics")

@@ -150,6 +150,6 @@ def test_demo_ends_with_its_table(tmp_path, monkeypatch, place, capfd):
     assert demo("vqa", images=40, flags=[f"--CFG={place.folder}/small.yml", "--MAX_EPOCH=1"]) == 0
     shown = capfd.readouterr().out
     table = shown[shown.index("VQA accuracy on val") :]
-    for row in ("overall", "yes/no", "number", "other", "prior", "checkpoint: logs", "result:     logs"):
+    for row in ("overall", "yes/no", "number", "other", "prior", "checkpoint: logs", "results:    logs"):
         assert row in table
     assert (tmp_path / "logs/ckpts/result_test/result_run_demo_vqa.json").is_file()

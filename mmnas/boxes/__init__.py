@@ -1,9 +1,8 @@
 """Boxes in pixels: pairwise IoU and greedy non-maximum suppression (NMS) on NumPy arrays.
 
-A box is x1, y1, x2, y2 in pixels, both corners inclusive, so it is x2 - x1 + 1 wide and y2 - y1 + 1
-high. A box whose width or height is not positive, or with a NaN coordinate, has IoU 0 with every box.
-The arithmetic is compiled (`iou.pyx`); without the extension `reference.py` gives the same results.
-`geometry.py` holds what runs batched on the device, in torch.
+A box is x1, y1, x2, y2 in pixels, both corners inclusive: it is x2 - x1 + 1 wide and y2 - y1 + 1 high. A box with a
+width or height that is not positive, or with a NaN coordinate, has IoU 0 with every box. `iou.pyx` does the work;
+if it is not compiled, `reference.py` gives the same results. `geometry.py` has the batched functions in torch.
 """
 
 import functools
@@ -13,16 +12,14 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["nms", "pairwise_iou"]
-
 _LOGGER = logging.getLogger(__name__)
 
 
 def pairwise_iou(boxes: ArrayLike, others: ArrayLike) -> np.ndarray:
     """Return the IoU (N, K) of boxes (N, 4) with others (K, 4).
 
-    The result is float32 when both are, else float64. Raises ValueError for another shape or for
-    values that are not real numbers.
+    The result is float32 if both are, else float64. Raises ValueError for other shapes, and for values that are not
+    real numbers.
     """
     boxes, others = _as_boxes("boxes", boxes), _as_boxes("others", others)
     both_single = boxes.dtype == np.float32 and others.dtype == np.float32
@@ -33,9 +30,9 @@ def pairwise_iou(boxes: ArrayLike, others: ArrayLike) -> np.ndarray:
 def nms(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> np.ndarray:
     """Return the indices (int64) of the boxes (N, 4) that greedy suppression keeps, by descending score (N,).
 
-    The best box stays and suppresses those whose IoU with it is above `threshold`, then the next best
-    of the rest, and so on. Among equal scores the lower index goes first, NaN scores go last. Raises
-    ValueError for other shapes, values that are not real numbers, or a threshold outside 0 to 1.
+    The best box removes those whose IoU with it is above `threshold`, then the best of the rest does the same, and
+    so on. Of equal scores the lower index comes first; NaN scores come last. Raises ValueError for other shapes,
+    values that are not real numbers, or a threshold outside 0 to 1.
     """
     boxes, scores = _as_boxes("boxes", boxes), _as_real("scores", scores)
     if scores.shape != boxes.shape[:1]:
@@ -63,13 +60,13 @@ def _as_real(name: str, values: ArrayLike) -> np.ndarray:
 
 
 def _packed(array: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
-    """Return `array` in native byte order, aligned and in rows: what the extension reads."""
+    """Return `array` in native byte order, aligned and C-contiguous, as the extension needs it."""
     return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
 
 
 @functools.cache
 def _kernels() -> ModuleType:
-    """Return the extension, or the NumPy form after one warning; chosen at the first use."""
+    """Return the extension; if it is missing, warn once and return the NumPy functions."""
     try:
         import mmnas.boxes.iou as iou
     except ImportError as error:

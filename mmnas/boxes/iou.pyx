@@ -1,26 +1,21 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-"""Pairwise IoU and greedy non-maximum suppression, compiled.
-
-Boxes are xyxy pixels, inclusive: a box is x2 - x1 + 1 wide. The functions expect what `mmnas.boxes` has
-checked; `reference.py` holds the same two in NumPy, and both give the same bits.
-"""
+"""Pairwise IoU and greedy non-maximum suppression, compiled."""
+# Boxes are xyxy pixels, inclusive: a box is x2 - x1 + 1 wide. `mmnas.boxes` checks the arguments first.
+# `reference.py` has the same two functions in NumPy; their results are bit-identical.
 
 from cython cimport floating
 
 import numpy as np
 
 
+# Write the IoU of one box with `count` others, given as columns, to `row`. All boxes take the same steps, and what is
+# not a box is set to 0 at the end, because C compilers vectorize loops without branches.
 cdef void _iou_row(
     floating x1, floating y1, floating x2, floating y2,
     const floating* left, const floating* top, const floating* right, const floating* bottom,
     floating* row, Py_ssize_t count,
 ) noexcept nogil:
-    """Write the IoU of one box with `count` others, given by columns, into `row`.
-
-    Every box goes through the same arithmetic and the zero is chosen at the end: a loop without branches
-    is one that the C compiler vectorises.
-    """
-    cdef floating one = 1  # a bare 1 becomes a double in C and would lift float32 with it
+    cdef floating one = 1  # a bare 1 is a double in C, and would turn float32 into double
     cdef floating area = (x2 - x1 + one) * (y2 - y1 + one)
     cdef floating width, height, intersection, union
     cdef Py_ssize_t k
@@ -51,14 +46,10 @@ def pairwise_iou(const floating[:, ::1] boxes, const floating[:, ::1] others):
 
 
 def suppress(const floating[:, ::1] boxes, double threshold):
-    """Return a mask (N,) over boxes (N, 4) given best first, true for those that suppression keeps.
-
-    Kept is a box whose IoU with every kept box before it is at most `threshold`.
-    """
+    """Return a mask (N,) of the boxes (N, 4), best first, that suppression keeps."""
+    # A box is kept if its IoU with every kept box before it is at most `threshold`.
     cdef Py_ssize_t n = boxes.shape[0], i, j
     result = np.ones(n, dtype=np.bool_)
-    if n == 0:
-        return result
     cdef unsigned char[::1] kept = result.view(np.uint8)
     cdef const floating[:, ::1] columns = np.array(boxes.T, order="C")  # (4, N)
     cdef floating[::1] row = np.empty(n, dtype=np.float32 if floating is float else np.float64)

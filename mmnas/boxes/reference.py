@@ -1,7 +1,7 @@
-"""IoU and greedy non-maximum suppression in NumPy: what `iou.pyx` computes, to the bit.
+"""IoU and greedy non-maximum suppression in NumPy, bit-identical to `iou.pyx`.
 
-It serves where the extension is not built, and the tests hold the extension to it. Boxes are xyxy
-pixels, inclusive: a box is x2 - x1 + 1 wide. The order of the operations is that of `iou.pyx`.
+Used where the extension is not built, and as the reference in its tests. Boxes are xyxy pixels, inclusive: a box is
+x2 - x1 + 1 wide. The operations are in the same order as in `iou.pyx`.
 """
 
 import numpy as np
@@ -21,9 +21,9 @@ def pairwise_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def suppress(boxes: np.ndarray, threshold: float) -> np.ndarray:
-    """Return a mask (N,) over boxes (N, 4) given best first, true for those that suppression keeps.
+    """Return a mask (N,) of the boxes (N, 4), best first, that suppression keeps.
 
-    Kept is a box whose IoU with every kept box before it is at most `threshold`.
+    A box is kept if its IoU with every kept box before it is at most `threshold`.
     """
     kept = np.ones(len(boxes), dtype=np.bool_)
     limit = boxes.dtype.type(threshold)

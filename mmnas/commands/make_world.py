@@ -1,21 +1,21 @@
-"""`python -m mmnas make-world`: a small world in the real file formats."""
+"""`python -m mmnas make-world`: generates a small synthetic data set in the real file formats."""
 
 import argparse
 
 from mmnas.demo.world import write_world
 
 
-def add(commands) -> None:
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser of `python -m mmnas`."""
-    parser = commands.add_parser("make-world", help="write a small world in the real file formats")
-    parser.add_argument("out", help="the data root to write")
-    parser.add_argument("--images", type=int, default=400, help="number of scenes (default: 400)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
+    parser = commands.add_parser("make-world", help="generate a small synthetic data set in the real file formats")
+    parser.add_argument("out", help="directory to write, a data root (--DATA_PATH)")
+    parser.add_argument("--images", type=int, default=400, help="number of images (default: 400)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed; same seed, same bytes (default: 0)")
     parser.set_defaults(run=make_world)
 
 
 def make_world(options: argparse.Namespace) -> int:
-    """Write the world and say what it holds."""
+    """Write the world and print what it holds."""
     counts = write_world(options.out, options.images, options.seed)
-    print(f"{options.out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+    print(f"{options.out}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
     return 0

@@ -1,6 +1,8 @@
-"""Rows of varying length in two flat arrays: no object per row, nothing to copy when workers fork."""
+"""Rows of different lengths in two flat arrays: no object per row, nothing to copy when workers fork."""
 
+from array import array
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -9,11 +11,12 @@ class Ragged:
     """A list of 1-D arrays of one type, stored end to end."""
 
     def __init__(self, rows: Iterable[Collection[float]], dtype: type) -> None:
-        rows = list(rows)
-        self._ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
-        self._values: np.ndarray = np.fromiter(
-            (value for row in rows for value in row), dtype, count=self._ends[-1] if rows else 0
-        )
+        values: array[Any] = array(np.dtype(dtype).char)
+        ends = array("q")
+        for row in rows:
+            values.extend(row)
+            ends.append(len(values))
+        self._values, self._ends = np.array(values), np.array(ends)
 
     def __len__(self) -> int:
         return len(self._ends)

@@ -1,51 +1,43 @@
-"""VQA v2 as it lies on the disk: where its files are, its questions and annotations, the answers to learn.
+"""VQA v2: where its files lie, their questions and annotations, and the answers to learn.
 
-Goyal et al., "Making the V in VQA Matter", CVPR 2017; the split "vg" is the Visual Genome questions that
-the published code adds to train and val, in the same format without the two type keys.
+Goyal et al., "Making the V in VQA Matter", CVPR 2017. The split "vg" holds the Visual Genome questions that the
+published code adds to train and val, in the same format without the two type keys.
 """
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, TypeVar
 
-from mmnas.data.features import NpzFolders, RegionSource
-from mmnas.data.packed import packed_at
+import msgspec
+from msgspec import Meta, Raw, Struct
+
 from mmnas.errors import ConfigError, DataError
-from mmnas.files import PathLike, is_text, read_json
-from mmnas.text.answers import normalise_for_vocabulary
-from mmnas.typed import INT_LIMIT, shown
+from mmnas.files import Int64, PathLike, read_json
+from mmnas.schema import describe_misfit
+from mmnas.text.answers import normalize_for_vocabulary
 
-SPLITS = ("train", "val", "test", "vg")
-FEATURE_FOLDERS = ("train2014", "val2014", "test2015")
-
-_QUESTIONS = {
-    "train": "v2_OpenEnded_mscoco_train2014_questions.json",
-    "val": "v2_OpenEnded_mscoco_val2014_questions.json",
-    "test": "v2_OpenEnded_mscoco_test2015_questions.json",
-    "vg": "VG_questions.json",
+# The files of questions and of annotations.
+_FILES = {
+    "train": ("v2_OpenEnded_mscoco_train2014_questions.json", "v2_mscoco_train2014_annotations.json"),
+    "val": ("v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json"),
+    "test": ("v2_OpenEnded_mscoco_test2015_questions.json",),
+    "vg": ("VG_questions.json", "VG_annotations.json"),
 }
-_ANNOTATIONS = {
-    "train": "v2_mscoco_train2014_annotations.json",
-    "val": "v2_mscoco_val2014_annotations.json",
-    "vg": "VG_annotations.json",
-}
+SPLITS = tuple(_FILES)
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True, gc=False):
     """One question about one image."""
 
-    question_id: int
-    image_id: int
-    text: str
+    question_id: Int64
+    image_id: Int64
+    text: str = msgspec.field(name="question")
 
 
-@dataclass(frozen=True, slots=True)
-class Annotation:
-    """What the annotators (ten in VQA v2) answered; the types are "" where the file has none."""
+class Annotation(Struct, frozen=True, gc=False):
+    """The answers of the annotators (ten in VQA v2); the types are "" where the file has none."""
 
     question_id: int
     image_id: int
@@ -55,180 +47,118 @@ class Annotation:
     answers: tuple[str, ...]
 
 
+class _Answer(Struct, gc=False):
+    answer: str
+
+
+class _Entry(Struct, gc=False):
+    """An annotation as the file has it."""
+
+    question_id: Int64
+    image_id: Int64
+    answers: Annotated[list[_Answer], Meta(min_length=1)]
+    question_type: str = ""
+    answer_type: str = ""
+    multiple_choice_answer: str | msgspec.UnsetType = msgspec.UNSET
+
+
 def question_places(data_path: PathLike, split: str) -> list[Path]:
-    """Return where the questions of `split` may lie, the preferred place first."""
-    return _places(data_path, split, _QUESTIONS)
+    """Return the paths where the questions of `split` may lie, the preferred one first."""
+    return _places(data_path, split, 0)
 
 
 def annotation_places(data_path: PathLike, split: str) -> list[Path]:
-    """Return where the annotations of `split` may lie; nowhere for test, which has none."""
-    return _places(data_path, split, _ANNOTATIONS)
+    """Return the paths where the annotations of `split` may lie; none for test, which has no annotations."""
+    return _places(data_path, split, 1)
 
 
-def find_questions(data_path: PathLike, split: str) -> Path | None:
-    """Return the questions file of `split`, or None."""
-    return next(filter(Path.is_file, question_places(data_path, split)), None)
-
-
-def find_annotations(data_path: PathLike, split: str) -> Path | None:
-    """Return the annotations file of `split`, or None."""
-    return next(filter(Path.is_file, annotation_places(data_path, split)), None)
+def _places(data_path: PathLike, split: str, kind: int) -> list[Path]:
+    if split not in SPLITS:
+        raise ConfigError(f"unknown VQA split {split!r}: choose one of {', '.join(SPLITS)}")
+    folders = [Path(data_path, "vqa"), Path(data_path, "vqa", "annotations")]
+    folders += [Path("datasets", "vqa")] if split == "vg" else []
+    return [folder / name for folder in folders for name in _FILES[split][kind : kind + 1]]
 
 
 def require_questions(data_path: PathLike, split: str) -> Path:
-    """Return the questions file of `split`; a missing one is a DataError that names every place."""
-    found = find_questions(data_path, split)
-    if found is None:
-        raise DataError(_not_found(f"questions of {split}", question_places(data_path, split)))
-    return found
+    """Return the questions file of `split`. Raises DataError naming every place when it is missing."""
+    return _first(question_places(data_path, split), f"questions of {split}")
 
 
 def require_annotations(data_path: PathLike, split: str) -> Path:
-    """Return the annotations file of `split`; a missing one is a DataError that names every place."""
-    found = find_annotations(data_path, split)
-    if found is not None:
-        return found
+    """Return the annotations file of `split`. Raises DataError naming every place when it is missing."""
     if split == "test":
         raise DataError("the split test has no public annotations: score its answers on the VQA server")
-    raise DataError(_not_found(f"annotations of {split}", annotation_places(data_path, split)))
+    return _first(annotation_places(data_path, split), f"annotations of {split}")
+
+
+def _first(places: Sequence[Path], what: str) -> Path:
+    for path in places:
+        if path.is_file():
+            return path
+    raise DataError(f"{what} not found: put them in one of these places: {', '.join(map(str, places))}")
 
 
 def require_annotated(data_path: PathLike, splits: Iterable[str]) -> None:
     """Raise a DataError that names the first missing file of annotated splits and counts the others."""
-    missing = [
-        _not_found(f"{kind} of {split}", places(data_path, split))
-        for split in splits
-        for kind, find, places in (
-            ("questions", find_questions, question_places),
-            ("annotations", find_annotations, annotation_places),
-        )
-        if find(data_path, split) is None
-    ]
+    missing = []
+    for split in splits:
+        for require in (require_questions, require_annotations):
+            try:
+                require(data_path, split)
+            except DataError as problem:
+                missing.append(str(problem))
     if missing:
         more = f" ({len(missing) - 1} more files of the training split are missing)" if missing[1:] else ""
         raise DataError(missing[0] + more)
 
 
-def find_feature_folders(data_path: PathLike, feat_path: PathLike | None = None) -> list[Path]:
-    """Return those of `FEATURE_FOLDERS` that exist under `feat_path`, or else in the default places.
-
-    A `feat_path` that is given is the only place looked at; none found is a DataError that names them.
-    """
-    data_path = Path(data_path)
-    defaults = (data_path / "coco_extract", data_path / "vqa" / "bua-r101-max100")
-    places = defaults if feat_path is None else (Path(feat_path),)
-    for place in places:
-        folders = [place / name for name in FEATURE_FOLDERS if (place / name).is_dir()]
-        if folders:
-            return folders
-    names = ", ".join(FEATURE_FOLDERS)
-    raise DataError(_not_found(f"folders of region features ({names})", places))
-
-
-def question_features(data_path: PathLike, feat_path: PathLike | None, feature_size: int) -> RegionSource:
-    """Return the packed store that `feat_path` names, or the features in the folders found."""
-    store = packed_at(feat_path, feature_size)
-    return NpzFolders(find_feature_folders(data_path, feat_path), feature_size) if store is None else store
-
-
-def _places(data_path: PathLike, split: str, names: Mapping[str, str]) -> list[Path]:
-    if split not in SPLITS:
-        raise ConfigError(f"unknown VQA split {split!r}: choose one of {', '.join(SPLITS)}")
-    if split not in names:
-        return []
-    folders = [Path(data_path, "vqa"), Path(data_path, "vqa", "annotations")]
-    if split == "vg":
-        folders.append(Path("datasets", "vqa"))
-    return [folder / names[split] for folder in folders]
-
-
-def _not_found(what: str, places: Iterable[Path]) -> str:
-    return f"{what} not found: put them in one of these places: {', '.join(map(str, places))}"
-
-
 def read_questions(path: PathLike) -> list[Question]:
-    """Return the questions in `path`, in order; DataError names the file, the entry and the key."""
-    return _read(path, "questions", _question)
+    """Return the questions in `path`, in order. Raises DataError naming the file, the entry and the key."""
+    return list(_read(path, "questions", Question))
 
 
 def read_annotations(path: PathLike) -> list[Annotation]:
-    """Return the annotations in `path`, in order; DataError names the file, the entry and the key.
+    """Return the annotations in `path`, in order. Raises DataError naming the file, the entry and the key.
 
-    Without `multiple_choice_answer` the most frequent answer stands in, the first one among equals.
+    Without `multiple_choice_answer`, the most frequent answer takes its place, the first one among equals. Equal
+    strings and equal tuples of answers are one object each: there are millions of them.
     """
-    return _read(path, "annotations", _annotation)
+    shared: dict[tuple[str, ...], tuple[str, ...]] = {}
+    annotations = []
+    for entry in _read(path, "annotations", _Entry):
+        answers = tuple([sys.intern(each.answer) for each in entry.answers])
+        usual = entry.multiple_choice_answer
+        if isinstance(usual, msgspec.UnsetType):
+            usual = Counter(answers).most_common(1)[0][0]
+        kinds = sys.intern(entry.question_type), sys.intern(entry.answer_type)
+        answers = shared.setdefault(answers, answers)
+        annotations.append(Annotation(entry.question_id, entry.image_id, *kinds, sys.intern(usual), answers))
+    return annotations
 
 
-_Record = TypeVar("_Record", Question, Annotation)
+_Record = TypeVar("_Record", Question, _Entry)
 
 
-def _read(path: PathLike, key: str, parse: Callable[[Any], _Record]) -> list[_Record]:
-    content = read_json(path, f"VQA {key} file")
-    entries = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not entries:
-        raise DataError(f'{path} has no list "{key}" with entries at its top level: is it a VQA {key} file?')
-    records: dict[int, _Record] = {}
-    for position, entry in enumerate(entries):
+def _read(path: PathLike, key: str, kind: type[_Record]) -> Iterator[_Record]:
+    """Yield the entries of the list `key`, decoded one by one, as a whole file of them takes too much memory."""
+    layout = msgspec.defstruct("VQAFile", [(key, Annotated[list[Raw], Meta(min_length=1)])])
+    entries = getattr(read_json(path, f"VQA {key} file", kind=layout), key)
+    decoder = msgspec.json.Decoder(kind)
+    seen = set()
+    for index, raw in enumerate(entries):
         try:
-            record = parse(entry)
-            if record.question_id in records:
-                raise DataError('"question_id" occurs a second time: remove one of the two')
-        except DataError as problem:
-            question = f" (question_id {shown(entry['question_id'])})" if _names_question(entry) else ""
-            raise DataError(f"{path}, {key}[{position}]{question}: {problem}") from None
-        records[record.question_id] = record
-    return list(records.values())
-
-
-def _names_question(entry: Any) -> bool:
-    return isinstance(entry, dict) and "question_id" in entry
-
-
-def _question(entry: Any) -> Question:
-    question_id, image_id = _ids(entry)
-    return Question(question_id, image_id, _text(entry, "question"))
-
-
-def _annotation(entry: Any) -> Annotation:
-    question_id, image_id = _ids(entry)
-    answers = tuple([_text(answer, "answer") for answer in _field(entry, "answers", list)])
-    if not answers:
-        raise DataError('"answers" is empty: give at least one')
-    if "multiple_choice_answer" in entry:
-        usual = _text(entry, "multiple_choice_answer")
-    else:
-        usual = Counter(answers).most_common(1)[0][0]
-    question_type, answer_type = (
-        _text(entry, key) if key in entry else "" for key in ("question_type", "answer_type")
-    )
-    return Annotation(question_id, image_id, question_type, answer_type, usual, answers)
-
-
-def _ids(entry: Any) -> tuple[int, int]:
-    return _field(entry, "question_id", int), _field(entry, "image_id", int)
-
-
-def _field(entry: Any, key: str, kind: type[Any]) -> Any:
-    """Return `entry[key]`, which must be of the very type `kind`: true is no integer."""
-    if type(entry) is not dict:
-        raise DataError(f'must be an object with the key "{key}", not {shown(entry)}')
-    if key not in entry:
-        raise DataError(f'the key "{key}" is missing: the file is damaged or of another format')
-    value = entry[key]
-    if type(value) is not kind:
-        wanted = {int: "an integer", str: "a string", list: "a list"}[kind]
-        raise DataError(f'"{key}" must be {wanted}, not {shown(value)}')
-    if kind is int and abs(value) >= INT_LIMIT:
-        raise DataError(f'"{key}" must be an integer of 64 bits, not {shown(value)}')
-    return value
-
-
-def _text(entry: Any, key: str) -> str:
-    """Return the string `entry[key]`; equal ones are one object, for train and val hold 6.5 M answers."""
-    text = _field(entry, key, str)
-    if not is_text(text):
-        raise DataError(f'"{key}" holds half of a character (a lone surrogate)')
-    return sys.intern(text)
+            entry = decoder.decode(raw)
+        except msgspec.ValidationError as exception:
+            text, _, inside = str(exception).partition(" - at `$")
+            whole = msgspec.ValidationError(f"{text} - at `$.{key}[{index}]{inside}")
+            raise DataError(f"{path}: {describe_misfit(whole)}") from None
+        if entry.question_id in seen:
+            raise DataError(
+                f"{path}: {key}[{index}].question_id: {entry.question_id} occurs a second time: remove one"
+            )
+        seen.add(entry.question_id)
+        yield entry
 
 
 def check_pairs(
@@ -251,20 +181,20 @@ def check_pairs(
 
 
 def answer_vocabulary(annotations: Iterable[Annotation], min_count: int = 8) -> list[str]:
-    """Return the normalised usual answers that occur more than `min_count` times, as first met.
+    """Return the normalized usual answers that occur more than `min_count` times, in order of first appearance.
 
     On train and val of VQA v2, in that order, these are 3129.
     """
-    counts = Counter(normalise_for_vocabulary(entry.multiple_choice_answer) for entry in annotations)
+    counts = Counter(normalize_for_vocabulary(entry.multiple_choice_answer) for entry in annotations)
     return [answer for answer, count in counts.items() if count > min_count]
 
 
 def soft_targets(answers: Sequence[str], answer_index: Mapping[str, int]) -> dict[int, float]:
     """Return the score of each known answer, by its index: 0.3, 0.6, 0.9, then 1 for 4 or more annotators.
 
-    Answers that are equal once normalised count together.
+    Answers that are equal once normalized count together.
     """
-    counts = Counter(map(normalise_for_vocabulary, answers))
+    counts = Counter(map(normalize_for_vocabulary, answers))
     return {
         answer_index[answer]: min(count * 3, 10) / 10 for answer, count in counts.items() if answer in answer_index
     }

@@ -1,130 +1,166 @@
-"""`python -m mmnas demo <task>`: the demo world, a tiny network, and what it has learnt beside a guess.
+"""The demos: each trains tiny networks on the demo world, and compares what they have learned with a simpler rule.
 
-Runs the task's own script, as a user would: train, val, test.
+The tasks' own scripts do it, run as a user would, each time in a process of its own.
 """
 
+import os
 import shutil
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmnas.data.vqa_json import read_annotations, require_annotations
-from mmnas.demo.scripts import ARCHITECTURES, run_script, say
 from mmnas.demo.world import write_world
 from mmnas.errors import ConfigError
 from mmnas.files import read_json
+from mmnas.genotype import read_genotypes
 from mmnas.metrics.vqa_accuracy import prior_accuracy
+from mmnas.paths import RunPaths
 
-DATA = Path("data/demo")
-LOGS = Path("logs")
-# VQA and matching have eight blocks: at width 128, the thirty of their published genotypes take ten times as long
-# to learn anything. Grounding learns with its published thirty from the first epoch on.
+DATA, LOGS = Path("data/demo"), Path("logs")
+ROOT = Path(__file__).resolve().parents[2]
+# A network this small gains little from a second thread, and loses much when other programs want the core.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+# VQA and matching have eight blocks: with the thirty of their published genotypes, a network of width 128 takes ten
+# times as long to learn anything. Grounding learns with its published thirty from the first epoch on.
 GENOTYPES = {"vqa": "demo.json", "vgd": "train_vgd.json", "itm": "demo.json"}
+# The task that is searched (it learns fastest), epochs of the search and of every training run, random genotypes.
+SEARCHED, SEARCH_EPOCHS, TRAINING_EPOCHS, RANDOMS = "vgd", 6, 3, 2
 
 
-def demo(task: str = "vqa", images: int = 400, flags: Sequence[str] = ()) -> int:
-    """Run the demo of `task`, or of a search, in the working directory; return the exit code.
+def demo(name: str = "vqa", images: int = 400, flags: Sequence[str] = ()) -> int:
+    """Run one of DEMOS in the working directory, on a world of `images` images.
 
-    `images` is the world's size, `flags` are added to those of every training run and of the search.
+    `flags` are added to those of every training run and of the search. Returns the exit code of the first run that
+    fails, or 0.
     """
-    if task not in (*DEMOS, "search"):
-        raise ConfigError(f"no demo '{task}'; valid ones: {', '.join(DEMOS)}, search")
+    if name not in DEMOS:
+        raise ConfigError(f"no demo '{name}'; valid ones: {', '.join(DEMOS)}")
     counts = write_world(DATA, images)
-    say(f"demo world in {DATA}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
-    if task == "search":
-        from mmnas.demo.search_demo import demo_search  # it needs torch, which is slow to import
+    say(f"demo world in {DATA}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    paths = RunPaths(LOGS, f"demo_{name}")
+    for folder in (paths.checkpoints, *LOGS.glob(f"ckpts/ckpt_{paths.version}_[0-9]")):
+        shutil.rmtree(folder, ignore_errors=True)
+    for path in (*LOGS.glob(f"ckpts/result_*/result_run_{paths.version}*"), paths.genotypes):
+        path.unlink(missing_ok=True)
+    return _search(paths, flags) if name == "search" else _train_and_score(name, paths, flags)
 
-        return demo_search(DATA, LOGS, flags)
-    version = f"demo_{task}"
-    code = _train_and_score(task, version, flags)
+
+def _train_and_score(task: str, paths: RunPaths, flags: Sequence[str]) -> int:
+    genotype = ROOT / "logs" / "ckpts" / "arch" / GENOTYPES[task]
+    train = ["--RUN=train", "--MODEL=tiny", "--SPLIT=train", f"--GENO_PATH={genotype}", *flags]
+    common = [f"--VERSION={paths.version}", f"--DATA_PATH={DATA}"]
+    code = run_script(task, *([*run, *common] for run in (train, ["--RUN=val"], ["--RUN=test"])))
     if code == 0:
-        say(DEMOS[task](version))
+        results = LOGS / "ckpts" / "result_test" / f"result_run_{paths.version}"
+        checkpoint = read_json(next(results.parent.glob(f"{results.name}*.meta.json")))["checkpoint"]
+        say("", *_TABLES[task](paths), f"checkpoint: {checkpoint}", f"results:    {results}*")
     return code
 
 
-def _train_and_score(task: str, version: str, flags: Sequence[str]) -> int:
-    """Train, then score val and test, each by the task's script; return the exit code of the first that fails."""
-    shutil.rmtree(LOGS / "ckpts" / f"ckpt_{version}", ignore_errors=True)
-    for path in (LOGS / "ckpts").glob(f"result_*/result_run_{version}*"):
-        path.unlink()
-    common = [f"--VERSION={version}", f"--DATA_PATH={DATA}"]
-    genotype = ARCHITECTURES / GENOTYPES[task]
-    for step in (
-        ["--RUN=train", "--MODEL=tiny", "--SPLIT=train", f"--GENO_PATH={genotype}", *flags],
-        ["--RUN=val"],
-        ["--RUN=test"],
-    ):
-        code = run_script(task, [*step, *common])
+def _search(paths: RunPaths, flags: Sequence[str]) -> int:
+    """Search, then train the genotype found and its rivals, all for the same time."""
+    from mmnas.demo import comparison  # imports torch, which is slow
+
+    common = ["--MODEL=tiny", f"--DATA_PATH={DATA}"]
+    search = ["--RUN=search", f"--VERSION={paths.version}", f"--MAX_EPOCH={SEARCH_EPOCHS}", *flags, *common]
+    if code := run_script(SEARCHED, search):
+        return code
+    file = paths.checkpoints.with_name(f"{paths.version}_contestants.json")
+    space = comparison.search_space_of(SEARCHED)
+    names = comparison.write_contestants(file, paths.genotypes, space, RANDOMS, seed=0)
+    versions = [f"{paths.version}_{epoch}" for epoch in range(len(names))]
+    train = [
+        "--RUN=train",
+        "--SPLIT=train",
+        f"--MAX_EPOCH={TRAINING_EPOCHS}",
+        f"--GENO_PATH={file}",
+        *flags,
+        *common,
+    ]
+    runs = ([*train, f"--VERSION={version}", f"--GENO_EPOCH={epoch}"] for epoch, version in enumerate(versions))
+    if code := run_script(SEARCHED, *runs):
+        return code
+    accuracies = [comparison.last_accuracy(LOGS, version, "accuracy") for version in versions]
+    words = [f"  {comparison.in_words(genotype)}" for genotype in read_genotypes(file).values()]
+    rows = zip(names, accuracies, words, strict=True)
+    say("", *table(("genotype", "accuracy", "  blocks (encoder | decoder)"), *rows))
+    say(f"found by the search: {paths.genotypes}", f"checkpoints:         {paths.checkpoints}*")
+    return 0
+
+
+def start_script(task: str, flags: Sequence[str], **options: Any) -> subprocess.Popen:
+    """Start a task's script in the working directory; `options` are those of `Popen`."""
+    path = ROOT / f"train_{task}.py"
+    if not path.is_file():
+        raise ConfigError(f"{path} not found: the demo runs in a clone of the project")
+    return subprocess.Popen([sys.executable, str(path), *flags], env={**ONE_THREAD, **os.environ}, **options)
+
+
+def run_script(task: str, *runs: Sequence[str]) -> int:
+    """Run a task's script once for each list of flags; return the first exit code that is not 0, or 0."""
+    for flags in runs:
+        say(f"$ OMP_NUM_THREADS=1 python3 train_{task}.py {' '.join(flags)}")
+        process = start_script(task, flags)
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # the script got it too, and saves
+            code = process.wait()
         if code:
             return code
     return 0
 
 
-def _vqa_table(version: str) -> str:
-    """Accuracy on val beside that of each question type's most frequent answer, and where things lie."""
-    results = LOGS / "ckpts"
-    official = read_json(results / "result_val" / f"result_run_{version}.metrics.json")["official"]
+def say(*lines: str) -> None:
+    """Print lines at once, before what a script will print."""
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def table(*rows: Iterable[str | float]) -> list[str]:
+    """Return a line per row: the first column left-aligned, numbers with two decimals."""
+    cells = [[cell if isinstance(cell, str) else f"{cell:.2f}" for cell in row] for row in rows]
+    width = max(len(first) for first, *_ in cells) + 2
+    return [first.ljust(width) + "".join(f"{cell:>10}" for cell in rest) for first, *rest in cells]
+
+
+def _read(result: Path, kind: str = "metrics") -> Any:
+    """Return the "metrics" or "meta" that lie beside a run's predictions."""
+    return read_json(result.with_suffix(f".{kind}.json"))
+
+
+def _vqa_table(paths: RunPaths) -> list[str]:
+    """Return the accuracy on val beside that of each question type's most frequent answer."""
+    found = _read(paths.result("val"))["official"]
     train, val = (read_annotations(require_annotations(DATA, split)) for split in ("train", "val"))
     prior = prior_accuracy(train, val)
-    rows = [("overall", official["overall"], prior["overall"])]
-    rows += [(name, value, prior["answer_type"][name]) for name, value in official["answer_type"].items()]
-    meta = read_json(results / "result_val" / f"result_run_{version}.meta.json")
-    return "\n".join(
-        [
-            "",
-            f"{'VQA accuracy on val':<22}{'model':>8}{'prior':>8}",
-            *(f"{name:<22}{value:>8.2f}{base:>8.2f}" for name, value, base in rows),
-            "prior: always the question type's most frequent answer",
-            f"checkpoint: {meta['checkpoint']}",
-            f"result:     {results / 'result_test' / f'result_run_{version}.json'}",
-        ]
+    by_type = [(name, value, prior["answer_type"][name]) for name, value in found["answer_type"].items()]
+    overall = ("overall", found["overall"], prior["overall"])
+    lines = table(("VQA accuracy on val", "model", "prior"), overall, *by_type)
+    return [*lines, "prior: always the question type's most frequent answer"]
+
+
+def _vgd_table(paths: RunPaths) -> list[str]:
+    """Return the accuracy on the test splits beside that of the best region and of a random one."""
+    metrics = {split: _read(paths.result("test", split)) for split in ("testA", "testB")}
+    rows = [(split, found["accuracy"], found["oracle"], found["random_region"]) for split, found in metrics.items()]
+    lines = table(("grounding accuracy on", "model", "oracle", "random"), *rows)
+    return [*lines, "oracle: the best region, unmoved; random: any region, unmoved"]
+
+
+def _itm_table(paths: RunPaths) -> list[str]:
+    """Return recalls and median ranks on test beside the recalls of a guess."""
+    metrics, meta = _read(paths.result("test")), _read(paths.result("test"), "meta")
+    images, keys = meta["counts"]["samples"], ("r1", "r5", "r10", "median_rank")
+    return table(
+        (f"{metrics['protocol']} on {images} images", "R@1", "R@5", "R@10", "median"),
+        ("captions of an image", *(metrics["image_to_text"][key] for key in keys)),
+        ("images of a caption", *(metrics["text_to_image"][key] for key in keys)),
+        ("images, by chance", *(100 * k / images for k in (1, 5, 10))),
     )
 
 
-def _vgd_table(version: str) -> str:
-    """Accuracy per test split beside the best region's and a random one's, and where things lie."""
-    folder = LOGS / "ckpts" / "result_test"
-    metas = [read_json(path) for path in sorted(folder.glob(f"result_run_{version}*.meta.json"))]
-    metrics = [read_json(path) for path in sorted(folder.glob(f"result_run_{version}*.metrics.json"))]
-    columns = ("accuracy", "oracle", "random_region")
-    rows = [
-        f"{meta['scored_on']:<22}" + "".join(f"{values[name]:>10.2f}" for name in columns)
-        for meta, values in zip(metas, metrics, strict=True)
-    ]
-    return "\n".join(
-        [
-            "",
-            f"{'grounding accuracy on':<22}{'model':>10}{'oracle':>10}{'random':>10}",
-            *rows,
-            "oracle: the best region, unmoved; random: any region, unmoved",
-            f"checkpoint: {metas[0]['checkpoint']}",
-            f"results:    {folder / f'result_run_{version}*.json'}",
-        ]
-    )
-
-
-def _itm_table(version: str) -> str:
-    """Recalls and ranks on test beside those of a guess, and where things lie."""
-    results = LOGS / "ckpts" / "result_test"
-    metrics = read_json(results / f"result_run_{version}.metrics.json")
-    meta = read_json(results / f"result_run_{version}.meta.json")
-    images = meta["counts"]["samples"]
-    rows = [
-        f"{metrics['protocol']} on {images} images".ljust(28)
-        + "".join(f"{name:>10}" for name in ("R@1", "R@5", "R@10", "median"))
-    ]
-    for direction, label in (("image_to_text", "captions of an image"), ("text_to_image", "images of a caption")):
-        values = metrics[direction]
-        rows.append(f"{label:<28}" + "".join(f"{values[key]:>10.2f}" for key in ("r1", "r5", "r10", "median_rank")))
-    rows.append(f"{'images, by chance':<28}" + "".join(f"{100 * k / images:>10.2f}" for k in (1, 5, 10)))
-    return "\n".join(
-        [
-            "",
-            *rows,
-            f"checkpoint: {meta['checkpoint']}",
-            f"result:     {results / f'result_run_{version}.json'}",
-            f"scores:     {results / f'result_run_{version}.scores.npy'}",
-        ]
-    )
-
-
-DEMOS = {"vqa": _vqa_table, "vgd": _vgd_table, "itm": _itm_table}
+_TABLES: dict[str, Callable[[RunPaths], list[str]]] = {"vqa": _vqa_table, "vgd": _vgd_table, "itm": _itm_table}
+DEMOS = (*_TABLES, "search")

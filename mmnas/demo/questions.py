@@ -1,237 +1,172 @@
-"""Questions about a scene and their right answers, balanced so that guessing by the question's type fails.
+"""Questions about a scene and their correct answers, balanced so that guessing by question type does not pay.
 
-A kind of question is a row of KINDS: how often it is asked, a function that draws what it is about and
-its answer, and its wordings. In a wording the bar ends the question type ("what color is the").
+KINDS lists the kinds of questions and their wordings, separated by slashes; the bar ends the question type. The
+function of a kind draws what a question is about; where the scene gives no clear answer, it returns a slot of None.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from mmnas.demo import names
-from mmnas.demo.names import Name, Superlative
-from mmnas.demo.scenes import COLORS, SHAPES, Scene, Thing, child, pick
+from mmnas.demo.scenes import COLORS, SHAPES, Scene, child, pick
 
-Slots = dict[str, str]
-Draw = Callable[[Scene, np.random.Generator], Slots | None]
-
-_TRIES = 12  # at a new question of one kind, before another kind has its turn
-_OFF_CENTRE = 0.1  # share of the canvas by which a thing must be in one half
-_SIDES = {
-    "on the left side": names.SIDES["left"],
-    "on the right side": names.SIDES["right"],
-    "in the upper half": names.SIDES["top"],
-    "in the lower half": names.SIDES["bottom"],
-}
-_SUPERLATIVES: dict[str, Superlative] = {**names.OF_PLACE, **names.OF_SIZE}
+_TRIES = 12  # attempts at a new question of one kind, before another kind has its turn
+_OFF_CENTER = 0.1  # fraction of the canvas by which a thing must be inside one half
+_SIDE_WORDS = ("on the left side", "on the right side", "in the upper half", "in the lower half")
+_SIDES = dict(zip(_SIDE_WORDS, names.SIDES.values(), strict=True))
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A question, its type (its first words), its answer and that answer's type."""
+class Question(NamedTuple):
+    """A question, its type (its first words in lower case) and its answer."""
 
     text: str
     question_type: str
     answer: str
-    answer_type: str
+
+    @property
+    def answer_type(self) -> str:
+        """One of "yes/no", "number" and "other", as in VQA v2."""
+        return "yes/no" if self.answer in ("yes", "no") else "number" if self.answer.isdigit() else "other"
 
 
-@dataclass(frozen=True)
-class Kind:
-    """One kind of question and its share of all questions."""
-
-    share: float
-    answer_type: str
-    draw: Draw
-    wordings: tuple[str, ...]
+# What fills the slots of a wording, and the answer.
+Slots = dict[str, object]
 
 
-def ask(scene: Scene, count: int, seed: int, purpose: str) -> list[Asked]:
-    """Return `count` different questions about a scene, or somewhat fewer where it offers no more."""
-    rng = child(seed, purpose, scene.image_id)
-    shares = np.array([kind.share for kind in KINDS])
-    asked: dict[str, Asked] = {}
-    for index in rng.choice(len(KINDS), size=4 * count, p=shares / shares.sum()):
-        if len(asked) == count:
+class Kind(NamedTuple):
+    """A kind of question: how often it is asked, what draws it, and the attribute that it asks for, if any."""
+
+    weight: float
+    draw: Callable[[Scene, np.random.Generator, str], Slots]
+    asked: str = ""
+
+
+def ask(scene: Scene, count: int, seed: int, purpose: str) -> list[Question]:
+    """Return `count` different questions about a scene, or fewer if it does not offer as many."""
+    rng, kinds = child(seed, purpose, scene.image_id), list(KINDS)
+    weights = np.array([kind.weight for kind in kinds])
+    questions: dict[str, Question] = {}
+    for index in rng.choice(len(kinds), size=4 * count, p=weights / weights.sum()):
+        if len(questions) == count:
             break
         for _ in range(_TRIES):
-            question = _ask_one(KINDS[index], scene, rng)
-            if question is not None and question.text not in asked:
-                asked[question.text] = question
+            question = _ask_one(kinds[index], scene, rng)
+            if question and question.text not in questions:
+                questions[question.text] = question
                 break
-    return list(asked.values())
+    return list(questions.values())
 
 
-def _ask_one(kind: Kind, scene: Scene, rng: np.random.Generator) -> Asked | None:
-    slots = kind.draw(scene, rng)
-    if slots is None:
+def _ask_one(kind: Kind, scene: Scene, rng: np.random.Generator) -> Question | None:
+    slots = kind.draw(scene, rng, kind.asked)
+    if None in slots.values():
         return None
-    first_words, rest = pick(kind.wordings, rng).format(**slots).split("|")
-    return Asked(first_words + rest, first_words.lower(), slots["answer"], kind.answer_type)
+    first_words, rest = pick(KINDS[kind].split(" / "), rng).format(**slots).split("|")
+    return Question(first_words + rest, first_words.lower(), str(slots["answer"]))
 
 
-def _yes(truth: bool) -> str:
-    return "yes" if truth else "no"
+def _yes_or_no(amount: float, margin: float = 0) -> str | None:
+    """Return whether `amount` is positive; None where it is closer to zero than `margin`."""
+    return None if abs(amount) < margin else "yes" if amount > 0 else "no"
 
 
-def _existence(scene: Scene, rng: np.random.Generator) -> Slots | None:
-    """Is there such a thing? No is as likely as yes, and may be as near as a red cube and a blue ball."""
+def _existence(scene: Scene, rng: np.random.Generator, _: str) -> Slots:
+    """Draw yes as often as no, and half of the time a color and a shape that are both in the picture."""
     wanted = rng.random() < 0.5
-    near = rng.random() < 0.5
-    colors, shapes = (_seen("color", scene), _seen("shape", scene)) if near else (COLORS, SHAPES)
-    pairs = [Name(color=color, shape=shape) for color in colors for shape in shapes]
-    alone = [Name(color=color) for color in COLORS] + [Name(shape=shape) for shape in SHAPES]
-    candidates = pairs if rng.random() < 0.25 else alone
-    fitting = [name for name in candidates if bool(name.among(scene.things)) == wanted]
-    return {"name": str(pick(fitting, rng)), "answer": _yes(wanted)} if fitting else None
+    seen = rng.random() < 0.5
+    colors = sorted({thing.color for thing in scene.things}) if seen else COLORS
+    shapes = sorted({thing.shape for thing in scene.things}) if seen else SHAPES
+    pairs = [f"{color} {shape}" for color in colors for shape in shapes]
+    single = [*(f"{color} object" for color in COLORS), *SHAPES]
+    candidates = pairs if rng.random() < 0.25 else single
+    fitting = [name for name in candidates if bool(names.having(name, scene.things)) == wanted]
+    return {"name": pick(fitting, rng) if fitting else None, "answer": _yes_or_no(wanted)}
 
 
-def _seen(attribute: str, scene: Scene) -> list[str]:
-    return sorted({getattr(thing, attribute) for thing in scene.things})
+def _attribute(scene: Scene, rng: np.random.Generator, asked: str) -> Slots:
+    """Return an attribute of a thing that its other attributes identify."""
+    thing = pick(scene.things, rng)
+    return {"name": names.unique_name(scene, thing, rng, hidden=asked), "answer": getattr(thing, asked)}
 
 
-def _attribute(attribute: str) -> Draw:
-    """Return how to ask for one attribute of a thing that the others name."""
-
-    def draw(scene: Scene, rng: np.random.Generator) -> Slots | None:
-        thing = pick(scene.things, rng)
-        name = names.unique_name(scene, thing, rng, hidden=attribute)
-        return {"name": str(name), "answer": getattr(thing, attribute)} if name else None
-
-    return draw
-
-
-def _color_check(scene: Scene, rng: np.random.Generator) -> Slots | None:
+def _color_check(scene: Scene, rng: np.random.Generator, _: str) -> Slots:
     thing = pick(scene.things, rng)
     name = names.unique_name(scene, thing, rng, hidden="color")
     truth = rng.random() < 0.5
     color = thing.color if truth else pick([color for color in COLORS if color != thing.color], rng)
-    return {"name": str(name), "color": color, "answer": _yes(truth)} if name else None
+    return {"name": name, "color": color, "answer": _yes_or_no(truth)}
 
 
-def _count(scene: Scene, rng: np.random.Generator) -> Slots | None:
-    """How many of a colour, a shape or a size: 1 to 4, each as likely as the scene allows."""
-    by_count: dict[int, list[Name]] = {}
-    for name in {name: None for thing in scene.things for name in names.all_names(thing)}:
-        by_count.setdefault(len(name.among(scene.things)), []).append(name)
-    wanted = pick([count for count in sorted(by_count) if count <= 4], rng)
-    return {"names": pick(by_count[wanted], rng).plural, "answer": str(wanted)}
+def _count(scene: Scene, rng: np.random.Generator, _: str) -> Slots:
+    """Count a color, a shape or a size: 1 to 4, each as likely as the scene allows."""
+    by_count: dict[int, list[str]] = {}
+    for name in dict.fromkeys(name for thing in scene.things for name in names.all_names(thing)):
+        by_count.setdefault(len(names.having(name, scene.things)), []).append(name)
+    count = pick([count for count in sorted(by_count) if count <= 4], rng)
+    return {"name": pick(by_count[count], rng), "answer": count}
 
 
-def _relation(scene: Scene, rng: np.random.Generator) -> Slots | None:
+def _relation(scene: Scene, rng: np.random.Generator, _: str) -> Slots:
     thing = pick(scene.things, rng)
     other = names.another(scene, thing, rng)
     name, other_name = (names.unique_name(scene, one, rng) for one in (thing, other))
     relation = pick(tuple(names.DIRECTIONS), rng)
-    gap = names.further(thing, other, names.DIRECTIONS[relation])
-    if not (name and other_name and abs(gap) >= names.CLEARLY):
-        return None
-    return {"name": str(name), "other": str(other_name), "relation": relation, "answer": _yes(gap > 0)}
+    gap = names.further(thing.center, other.center, names.DIRECTIONS[relation])
+    answer = _yes_or_no(gap, names.CLEARLY)
+    return {"name": name, "other": other_name, "relation": relation, "answer": answer}
 
 
-def _side(scene: Scene, rng: np.random.Generator) -> Slots | None:
+def _side(scene: Scene, rng: np.random.Generator, _: str) -> Slots:
     thing = pick(scene.things, rng)
     name = names.unique_name(scene, thing, rng)
     side = pick(tuple(_SIDES), rng)
-    depth = names.in_half(thing, _SIDES[side])
-    if not name or abs(depth) < _OFF_CENTRE:
-        return None
-    return {"name": str(name), "side": side, "answer": _yes(depth > 0)}
+    answer = _yes_or_no(names.further(thing.center, names.MIDDLE, _SIDES[side]), _OFF_CENTER)
+    return {"name": name, "side": side, "answer": answer}
 
 
-def _superlative(attribute: str) -> Draw:
-    """Return how to ask for an attribute of the leftmost, highest, largest, ... thing."""
-
-    def draw(scene: Scene, rng: np.random.Generator) -> Slots | None:
-        word = pick(tuple(_SUPERLATIVES), rng)
-        thing = names.clear_winner(scene.things, _SUPERLATIVES[word])
-        return {"superlative": word, "answer": getattr(thing, attribute)} if thing else None
-
-    return draw
+def _superlative(scene: Scene, rng: np.random.Generator, asked: str) -> Slots:
+    """Return an attribute of the leftmost, highest, largest, ... thing."""
+    word = pick(tuple(names.SUPERLATIVES), rng)
+    thing = names.clear_winner(scene.things, names.SUPERLATIVES[word])
+    return {"superlative": word, "answer": getattr(thing, asked, None)}
 
 
-def _nearest(attribute: str) -> Draw:
-    """Return how to ask for an attribute of the thing nearest to a named one."""
-
-    def draw(scene: Scene, rng: np.random.Generator) -> Slots | None:
-        other = pick(scene.things, rng)
-        name, thing = names.unique_name(scene, other, rng), names.nearest(scene.things, other)
-        return {"name": str(name), "answer": getattr(thing, attribute)} if name and thing else None
-
-    return draw
+def _nearest(scene: Scene, rng: np.random.Generator, asked: str) -> Slots:
+    """Return an attribute of the thing nearest to a named one."""
+    other = pick(scene.things, rng)
+    name = names.unique_name(scene, other, rng)
+    return {"name": name, "answer": getattr(names.nearest(scene.things, other), asked, None)}
 
 
-def _neighbour(scene: Scene, rng: np.random.Generator) -> Slots | None:
-    """What is left of it? Asked where one thing clearly is and no other is at all."""
+def _neighbor(scene: Scene, rng: np.random.Generator, asked: str) -> Slots:
+    """Return an attribute of the only thing in some direction of a named one; it must clearly lie there."""
     other = pick(scene.things, rng)
     name = names.unique_name(scene, other, rng)
     relation = pick(tuple(names.DIRECTIONS), rng)
-    found = _only_one(scene, other, names.DIRECTIONS[relation])
-    return {"name": str(name), "relation": relation, "answer": found.shape} if name and found else None
-
-
-def _only_one(scene: Scene, other: Thing, direction: tuple[int, int]) -> Thing | None:
-    gaps = {thing: names.further(thing, other, direction) for thing in scene.things if thing is not other}
+    gaps = names.gaps(scene.things, other.center, names.DIRECTIONS[relation])
     beyond = [thing for thing, gap in gaps.items() if gap > 0]
-    return beyond[0] if len(beyond) == 1 and gaps[beyond[0]] >= names.CLEARLY else None
+    clear = len(beyond) == 1 and gaps[beyond[0]] >= names.CLEARLY
+    return {"name": name, "relation": relation, "answer": getattr(beyond[0], asked) if clear else None}
 
 
-KINDS = (
-    Kind(
-        0.22,
-        "yes/no",
-        _existence,
-        (
-            "Is there a| {name} in the picture?",
-            "Is there a| {name}?",
-            "Do you see a| {name}?",
-            "Does the picture show a| {name}?",
-        ),
-    ),
-    Kind(0.07, "yes/no", _color_check, ("Is the| {name} {color}?", "Is the color of the| {name} {color}?")),
-    Kind(
-        0.11,
-        "other",
-        _attribute("color"),
-        (
-            "What color is the| {name}?",
-            "What is the color of the| {name}?",
-            "Which color does the| {name} have?",
-        ),
-    ),
-    Kind(
-        0.10,
-        "other",
-        _attribute("shape"),
-        ("What shape is the| {name}?", "What kind of thing is the| {name}?"),
-    ),
-    Kind(0.08, "other", _attribute("size"), ("What size is the| {name}?", "How big is the| {name}?")),
-    Kind(
-        0.10,
-        "number",
-        _count,
-        (
-            "How many| {names} are there?",
-            "How many| {names} are in the picture?",
-            "What number of| {names} is shown?",
-        ),
-    ),
-    Kind(
-        0.07,
-        "yes/no",
-        _relation,
-        ("Is the| {name} {relation} the {other}?", "Can the| {name} be found {relation} the {other}?"),
-    ),
-    Kind(0.09, "yes/no", _side, ("Is the| {name} {side} of the picture?", "Is the| {name} {side}?")),
-    Kind(0.05, "other", _superlative("color"), ("What color is the| {superlative} object?",)),
-    Kind(0.05, "other", _superlative("shape"), ("What shape is the| {superlative} object?",)),
-    Kind(0.02, "other", _nearest("color"), ("What color is the object nearest to the| {name}?",)),
-    Kind(
-        0.02,
-        "other",
-        _nearest("shape"),
-        ("What is nearest to the| {name}?", "Which object is closest to the| {name}?"),
-    ),
-    Kind(0.02, "other", _neighbour, ("What is {relation} the| {name}?",)),
-)
+KINDS = {
+    Kind(0.22, _existence): "Is there a| {name} in the picture? / Is there a| {name}? / Do you see a| {name}? / "
+    "Does the picture show a| {name}?",
+    Kind(0.07, _color_check): "Is the| {name} {color}? / Is the color of the| {name} {color}?",
+    Kind(0.11, _attribute, "color"): "What color is the| {name}? / What is the color of the| {name}? / "
+    "Which color does the| {name} have?",
+    Kind(0.10, _attribute, "shape"): "What shape is the| {name}? / What kind of thing is the| {name}?",
+    Kind(0.08, _attribute, "size"): "What size is the| {name}? / How big is the| {name}?",
+    Kind(0.10, _count): "How many| {name}s are there? / How many| {name}s are in the picture? / "
+    "What number of| {name}s is shown?",
+    Kind(0.07, _relation): "Is the| {name} {relation} the {other}? / "
+    "Can the| {name} be found {relation} the {other}?",
+    Kind(0.09, _side): "Is the| {name} {side} of the picture? / Is the| {name} {side}?",
+    Kind(0.05, _superlative, "color"): "What color is the| {superlative} object?",
+    Kind(0.05, _superlative, "shape"): "What shape is the| {superlative} object?",
+    Kind(0.02, _nearest, "color"): "What color is the object nearest to the| {name}?",
+    Kind(0.02, _nearest, "shape"): "What is nearest to the| {name}? / Which object is closest to the| {name}?",
+    Kind(0.02, _neighbor, "shape"): "What is {relation} the| {name}?",
+}

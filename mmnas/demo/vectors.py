@@ -1,6 +1,6 @@
-"""Word vectors of the world, as a spaCy directory: words of one class lie near one another.
+"""Word vectors of the world, as a spaCy directory: words of one class are close to one another.
 
-A word's vector depends on the word alone, so worlds of different seeds agree on it.
+A word's vector depends on the word alone, so that it is the same in every world.
 """
 
 import re
@@ -14,26 +14,15 @@ from mmnas.demo.scenes import COLORS, SHAPES, SIZES
 
 WIDTH = 300
 
-_NEARNESS = np.float32(0.5)  # of words of a class: its share beside a word's own direction
-
+_CLASS_WEIGHT = np.float32(0.5)  # of the direction that a class has in common, beside the word's own
 _CLASSES = {
     "shape": (*SHAPES, *(f"{shape}s" for shape in SHAPES), "object", "objects"),
     "color": (*COLORS, "color"),
     "size": (*SIZES, "size", "big"),
-    "place": ("left", "right", "top", "bottom", "above", "below", "upper", "lower"),
-    "superlative": (
-        "leftmost",
-        "rightmost",
-        "highest",
-        "lowest",
-        "largest",
-        "smallest",
-        "nearest",
-        "closest",
-    ),
-    "number": ("one", "two", "three", "four", "five", "six", "many", "number"),
+    "place": "left right top bottom above below upper lower".split(),
+    "superlative": "leftmost rightmost highest lowest largest smallest nearest closest".split(),
+    "number": "one two three four five six many number".split(),
 }
-_WORD = re.compile(r"[^\W_]+")
 _CLASS_OF = {word: name for name, words in _CLASSES.items() for word in words}
 
 
@@ -42,7 +31,7 @@ def write_vectors(out: Path, texts: Iterable[str]) -> int:
     import spacy  # takes seconds to import, so only where it is needed
     from spacy.vectors import Vectors
 
-    words = sorted({word for text in texts for word in _WORD.findall(text.lower())} | set(_CLASS_OF))
+    words = sorted({word for text in texts for word in re.findall(r"[^\W_]+", text.lower())} | set(_CLASS_OF))
     pipeline = spacy.blank("en")
     keys = [pipeline.vocab.strings.add(word) for word in words]
     data = np.stack([word_vector(word) for word in words])
@@ -53,9 +42,9 @@ def write_vectors(out: Path, texts: Iterable[str]) -> int:
 
 
 def word_vector(word: str) -> np.ndarray:
-    """Return the vector (300,) float32 of a word: its class's direction, if it has one, plus its own."""
+    """Return the vector (300,) float32 of a word: its own direction, plus that of its class if it has one."""
     own = _direction(f"word {word}")
-    return own + _NEARNESS * _direction(f"class {_CLASS_OF[word]}") if word in _CLASS_OF else own
+    return own + _CLASS_WEIGHT * _direction(f"class {_CLASS_OF[word]}") if word in _CLASS_OF else own
 
 
 def _direction(name: str) -> np.ndarray:

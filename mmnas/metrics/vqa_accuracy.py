@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from mmnas.errors import ConfigError, DataError
-from mmnas.text.answers import normalise_for_metric, normalise_punctuation, trim
+from mmnas.text.answers import normalize_for_metric, normalize_punctuation, trim
 
 #: "official" is today's evaluation server; "published" is the code of the paper, of MCAN and of OpenVQA.
 FORMS = ("official", "published")
@@ -98,14 +98,14 @@ def _official(prediction: str, answers: Sequence[str]) -> tuple[str, list[str]]:
     prediction, answers = trim(prediction), [trim(answer) for answer in answers]
     if len(set(answers)) == 1:
         return prediction, answers
-    return normalise_for_metric(prediction), [normalise_for_metric(answer) for answer in answers]
+    return normalize_for_metric(prediction), [normalize_for_metric(answer) for answer in answers]
 
 
 def _published(prediction: str, answers: Sequence[str]) -> tuple[str, Sequence[str]]:
     """What the published code compares: "a dog" as prediction never matches the annotators' "a dog"."""
     if len(set(answers)) > 1:
-        answers = [normalise_punctuation(answer) for answer in answers]
-    return normalise_for_metric(prediction), answers
+        answers = [normalize_punctuation(answer) for answer in answers]
+    return normalize_for_metric(prediction), answers
 
 
 def _score(prediction: str, answers: Sequence[str]) -> float:

@@ -20,6 +20,7 @@ from mmnas.data.features import RegionSource
 from mmnas.data.matching import ImageDataset, PairDataset, RetrievalDataset
 from mmnas.data.ragged import Ragged
 from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE, Captions
+from mmnas.data.sources import matching_features
 from mmnas.errors import CheckpointError, ConfigError, DataError
 from mmnas.metrics.retrieval import FOLDS, RECALLS, folds, mean_figures, retrieval_figures, rsum
 from mmnas.models.heads import FusionHead
@@ -120,7 +121,7 @@ class ITMTask(Task):
     def open_features(self) -> RegionSource:
         """Return the packed store or the folders that the paths name."""
         paths, dataset = self.config.paths, self.config.data.dataset
-        return scan_precomp.matching_features(paths.data, paths.features, dataset, self.config.model.feature_size)
+        return matching_features(paths.data, paths.features, dataset, self.config.model.feature_size)
 
     def build_head(self, **sizes: Any) -> FusionHead:
         """Build the head with one logit, whose sigmoid is the probability that image and caption match."""

@@ -20,8 +20,8 @@ from mmnas.config import Config, DataConfig, ModelConfig
 from mmnas.data import refs
 from mmnas.data.features import Regions, RegionSource
 from mmnas.data.refs import Expression
-from mmnas.data.refs_features import KINDS, feature_width, grounding_features
 from mmnas.data.samples import TextDataset
+from mmnas.data.sources import KINDS, feature_width, grounding_features
 from mmnas.errors import ConfigError
 from mmnas.metrics.grounding import CORRECT_IOU, grounding_accuracy, proposal_quality
 from mmnas.models.heads import GroundingHead

@@ -20,6 +20,7 @@ from mmnas.data import vqa_json
 from mmnas.data.features import RegionSource
 from mmnas.data.ragged import Ragged
 from mmnas.data.samples import TextDataset
+from mmnas.data.sources import FEATURE_FOLDERS, find_feature_folders, question_features
 from mmnas.data.vqa_json import Annotation, Question
 from mmnas.errors import DataError
 from mmnas.metrics.vqa_accuracy import FORMS, vqa_accuracy
@@ -163,7 +164,7 @@ class VQATask(Task):
     def open_features(self) -> RegionSource:
         """Return the packed store or the folders that the paths name."""
         paths = self.config.paths
-        return vqa_json.question_features(paths.data, paths.features, self.config.model.feature_size)
+        return question_features(paths.data, paths.features, self.config.model.feature_size)
 
     def build_head(self, **sizes: Any) -> FusionHead:
         """Build the head with a logit per answer."""
@@ -215,8 +216,8 @@ class VQATask(Task):
         report.title("region features")
         folder = Path(paths.features or Path(paths.data, "coco_extract"))
         with contextlib.suppress(DataError):
-            folder = vqa_json.find_feature_folders(paths.data, paths.features)[0].parent
-        for name in vqa_json.FEATURE_FOLDERS if not folder.is_file() else ():
+            folder = find_feature_folders(paths.data, paths.features)[0].parent
+        for name in FEATURE_FOLDERS if not folder.is_file() else ():
             report.file(folder / name)
         images = {split: [question.image_id for question in asked] for split, asked in questions.items()}
         with report.catching(), self.hinting():

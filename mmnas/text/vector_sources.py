@@ -1,6 +1,6 @@
-"""The tables that word vectors come from: spaCy's, in the layout of spaCy 2 or 3, and GloVe text.
+"""The tables of word vectors: those of spaCy, in the layout of spaCy 2 or 3, and GloVe text.
 
-Both are read where they lie, and of a table only the rows that are asked for.
+Both are read in place, and only the rows that are needed.
 """
 
 import contextlib
@@ -30,23 +30,23 @@ _WIDER = re.compile(rb"[^ ]* -?[\d.]*\d(e[-+]?\d+)? ")  # a GloVe line whose sec
 
 
 class SpacyVectors:
-    """The vectors of a spaCy package or directory, in the layout of spaCy 2 or 3, read where they lie.
+    """The vectors of a spaCy package or directory, in the layout of spaCy 2 or 3, read in place.
 
-    `spacy.load` is no way in: it refuses the metadata of 2.x packages and copies the table into memory.
+    `spacy.load` cannot be used: it refuses the metadata of 2.x packages and copies the table into memory.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         vocab = _vocab_directory(path)
-        self.files = (vocab / "vectors", vocab / "key2row")  # what the cache takes for the table's identity
+        self.files = (vocab / "vectors", vocab / "key2row")  # identify the table in the cache
         settings = vocab / "vectors.cfg"
         content = read_json(settings, "spaCy vector settings") if settings.exists() else None
         if isinstance(content, dict) and content.get("mode") == "floret":
-            raise DataError(f"word vectors in floret mode hold no words: {vocab}: take {PUBLISHED} or GloVe")
+            raise DataError(f"word vectors in floret mode hold no words: {vocab}: use {PUBLISHED} or GloVe")
         self.rows = _mapped(self.files[0])
 
     def lookup(self, tokens: Set[str]) -> dict[str, np.ndarray]:
-        """Return the vectors of those `tokens` that the table holds; DataError when its index is damaged."""
+        """Return the vectors of those `tokens` that the table has. Raises DataError when its index is damaged."""
         import srsly
         from spacy.strings import get_string_id
 
@@ -60,7 +60,7 @@ class SpacyVectors:
 
 
 def _mapped(path: Path) -> np.ndarray:
-    """Return the table in an npy file without reading it; its header is checked first, for some crash numpy."""
+    """Return the table in an npy file without reading it; its header is checked first, as some crash NumPy."""
     try:
         with open(path, "rb") as file:
             start = io.BytesIO(file.read(_HEADER))
@@ -73,21 +73,21 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def _damaged(path: Path, exception: Exception) -> DataError:
-    """Return the error that names a file and what its reader, or a stranger by it, had to say."""
+    """Return the error that names a file and repeats the message of its reader."""
     return DataError(f"word vectors are damaged: {path}: {shown(f'{type(exception).__name__}: {exception}')}")
 
 
 class GloveText:
-    """A GloVe text file, plain or zipped: a line is a token and its 300 numbers, separated by spaces."""
+    """A GloVe text file, plain or zipped: each line is a token and its 300 numbers, separated by spaces."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.files = (path,)
 
     def lookup(self, tokens: Set[str]) -> dict[str, np.ndarray]:
-        """Return the vectors of those `tokens` that the file holds; it is read until all are found.
+        """Return the vectors of those `tokens` that the file has; it is read until all are found.
 
-        Raises DataError that names the first line that is too short, too wide or not numeric.
+        Raises DataError naming the first line that is too short, too wide or not numeric.
         """
         wanted = {token.encode(): token for token in tokens}
         found: dict[str, np.ndarray] = {}
@@ -105,16 +105,16 @@ class GloveText:
 
 
 def _parse(line: bytes, wanted: Container[bytes]) -> tuple[bytes, np.ndarray | None]:
-    """Return token and vector of a GloVe line, without the vector when the token cannot be wanted.
+    """Return token and vector of a GloVe line, or None for the vector if the token is not wanted.
 
-    Raises ValueError for a wrong width or something not numeric. A few tokens of GloVe 840B hold spaces
-    (". . ."): the vector is the last 300 fields, and a wider line has a number where such a token goes on.
+    Raises ValueError for a wrong width or a field that is not a number. A few tokens of GloVe 840B hold spaces
+    (". . ."): the vector is the last 300 fields; in a line that is too wide, a number follows the first word.
     """
     if len(line) == LONGEST_LINE:
-        raise ValueError("has no end: take glove.840B.300d, or download it anew")
+        raise ValueError("does not end: use glove.840B.300d, or download it again")
     spaces = line.count(b" ")
     if spaces < WIDTH or (spaces > WIDTH and _WIDER.match(line)):
-        raise ValueError(f"{spaces} numbers where {WIDTH} belong: take glove.840B.300d, or download it anew")
+        raise ValueError(f"{spaces} numbers, expected {WIDTH}: use glove.840B.300d, or download it again")
     head = line[: line.index(b" ")]
     if head not in wanted:
         return head, None
@@ -136,19 +136,17 @@ def _lines(path: Path) -> Iterator[BinaryIO]:
         raise
     except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as exception:
         reason = shown(str(exception) or type(exception).__name__)[1:-1]
-        raise DataError(f"word vectors cannot be read: {path}: {reason}: download it anew") from None
+        raise DataError(f"word vectors cannot be read: {path}: {reason}: download it again") from None
 
 
 def _text_member(archive: zipfile.ZipFile) -> str:
     """Return the name of the 300-d text file in a zip as GloVe is distributed (6B holds four widths)."""
-    names = [entry.filename for entry in archive.infolist() if _is_text(entry)]
+    methods = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
+    names = [each.filename for each in archive.infolist() if each.compress_type in methods]
+    names = [name for name in names if name.endswith(".txt")]
     if not names:
-        raise DataError(f"word vectors: {archive.filename} holds no .txt file: download it anew")
+        raise DataError(f"word vectors: {archive.filename} holds no .txt file: download it again")
     return min(names, key=lambda name: f".{WIDTH}d." not in name)
-
-
-def _is_text(entry: zipfile.ZipInfo) -> bool:
-    return entry.filename.endswith(".txt") and entry.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 VectorSource = SpacyVectors | GloveText

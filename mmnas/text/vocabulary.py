@@ -1,13 +1,12 @@
-"""The vocabulary: the words that have an embedding, and text as their ids.
+"""The vocabulary: the words that have an embedding, and texts as their ids.
 
 Ids 0, 1, 2 are padding, the unknown word and the class token; words follow in order of first appearance.
-A run builds its vocabulary once and stores it in the checkpoint, so that no changed file shifts an id.
+A run builds its vocabulary once and stores it in the checkpoint, so that changed files do not change ids.
 """
 
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from mmnas.errors import ConfigError
 
@@ -15,25 +14,27 @@ PAD_ID, UNK_ID, CLS_ID = 0, 1, 2
 SPECIAL_WORDS = ("PAD", "UNK", "CLS")
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True)
 class Vocabulary:
-    """Distinct words, starting with PAD, UNK, CLS; a word's id is its place.
+    """Distinct words, starting with PAD, UNK, CLS; a word's id is its index.
 
-    Raises ConfigError when `words` start otherwise, repeat a word or hold something else than strings.
+    Raises ConfigError when `words` start otherwise, repeat a word or hold something other than strings.
     """
 
-    words: tuple[str, ...]
-    _ids: dict[str, int] = field(repr=False, compare=False)
+    words: Sequence[str]
+    _ids: dict[str, int] = field(init=False, repr=False, compare=False, default_factory=dict)
 
-    PAD_ID: ClassVar[int] = PAD_ID
-    UNK_ID: ClassVar[int] = UNK_ID
-    CLS_ID: ClassVar[int] = CLS_ID
-
-    def __init__(self, words: Sequence[str]) -> None:
-        words = tuple(words)
-        _check(words)
-        object.__setattr__(self, "words", words)
-        object.__setattr__(self, "_ids", {word: index for index, word in enumerate(words)})
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "words", tuple(self.words))
+        remedy = "the checkpoint that stores this vocabulary is damaged or from another program"
+        if self.words[: len(SPECIAL_WORDS)] != SPECIAL_WORDS:
+            start = ", ".join(map(repr, self.words[: len(SPECIAL_WORDS)])) or "nothing"
+            raise ConfigError(f"vocabulary must start with PAD, UNK, CLS, not with {start}: {remedy}")
+        for index, word in enumerate(self.words):
+            if not isinstance(word, str):
+                raise ConfigError(f"vocabulary entry {index} is {word!r}, not a word: {remedy}")
+            if self._ids.setdefault(word, index) != index:
+                raise ConfigError(f"vocabulary entry {index} repeats {word!r}: {remedy}")
 
     @classmethod
     def from_token_lists(cls, token_lists: Iterable[Iterable[str]]) -> "Vocabulary":
@@ -50,22 +51,7 @@ class Vocabulary:
     def encode(self, tokens: Sequence[str], max_tokens: int) -> list[int]:
         """Return the ids of the first `max_tokens` tokens, unknown ones as UNK_ID; never an empty list.
 
-        A text without tokens becomes [UNK_ID]: attention needs one valid position per row, and a batch
-        trimmed to its own longest text then computes what a padded one does.
+        A text without tokens becomes [UNK_ID]: attention needs one valid position per row, and then a batch that
+        is only as wide as its longest text gives the same results as a wider one.
         """
         return [self._ids.get(token, UNK_ID) for token in tokens[:max_tokens]] or [UNK_ID]
-
-
-def _check(words: tuple[str, ...]) -> None:
-    """Raise ConfigError that names what no vocabulary of this package holds."""
-    remedy = "the checkpoint that stores this vocabulary is damaged or of another program"
-    if words[: len(SPECIAL_WORDS)] != SPECIAL_WORDS:
-        start = ", ".join(map(repr, words[: len(SPECIAL_WORDS)])) or "nothing"
-        raise ConfigError(f"vocabulary must start with PAD, UNK, CLS, not with {start}: {remedy}")
-    seen = set()
-    for index, word in enumerate(words):
-        if not isinstance(word, str):
-            raise ConfigError(f"vocabulary entry {index} is {word!r}, not a word: {remedy}")
-        if word in seen:
-            raise ConfigError(f"vocabulary entry {index} repeats {word!r}: {remedy}")
-        seen.add(word)

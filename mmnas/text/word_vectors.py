@@ -1,9 +1,9 @@
-"""Word vectors: what spaCy's English pipeline gives for a word, out of a local 300-d GloVe table.
+"""Word vectors: those that spaCy's English pipeline gives, from a local 300-d GloVe table.
 
 The published models start their embedding from spaCy's `en_vectors_web_lg` 2.1.0 (GloVe Common Crawl,
-840 B tokens). A word's vector is the mean over the tokens that spaCy's English tokeniser makes of it
-("dont" -> "do", "nt"), zeros for a token that the table lacks. Tables hold a million words and more, so
-only the needed ones are read.
+840 B tokens). A word's vector is the mean over the tokens that spaCy's English tokenizer makes of it
+("dont" -> "do", "nt"), with zeros for tokens that the table lacks. Tables hold a million words and more, so
+only those needed are read.
 """
 
 import contextlib
@@ -36,10 +36,10 @@ def word_vectors(
 ) -> np.ndarray:
     """Return the vectors of `words`, float32 (len(words), 300).
 
-    `source` is an installed spaCy package, a spaCy directory, or a GloVe `.txt` or `.zip`. Without it come,
-    in this order: the installed en_vectors_web_lg, another installed English spaCy package with 300-d
-    vectors, and what lies in the data root `search`. `cache_dir` keeps the result for the next run.
-    Raises DataError when no source is found, or one is damaged or of another width.
+    `source` is an installed spaCy package, a spaCy directory, or a GloVe `.txt` or `.zip`. Without it, these are
+    tried in order: the installed en_vectors_web_lg, another installed English spaCy package with 300-d vectors,
+    and the data root `search`. The result is kept in `cache_dir` for the next run. Raises DataError when no
+    source is found, or one is damaged or of another width.
     """
     table = _find_source(search) if source is None else _open_source(source)
     vectors = _mean_vectors(words, table) if cache_dir is None else _cached(cache_dir, words, table)
@@ -49,7 +49,7 @@ def word_vectors(
 
 
 def _find_source(search: PathLike | None) -> VectorSource:
-    """Return the first source in the order of preference, or raise DataError that says how to get one."""
+    """Return the first source in order of preference. Raises DataError that says how to get one."""
     if published := _package_directory(PUBLISHED):
         return SpacyVectors(published)
     if others := _other_packages():
@@ -74,7 +74,7 @@ def _open_source(source: PathLike) -> VectorSource:
         return GloveText(path)
     if package := _package_directory(str(source)):
         return SpacyVectors(package)
-    raise DataError(f"word vectors: {source} is no installed package, folder, .txt or .zip: check the path")
+    raise DataError(f"word vectors: {source} is not an installed package, folder, .txt or .zip: check the path")
 
 
 def _package_directory(name: str) -> Path | None:
@@ -85,11 +85,11 @@ def _package_directory(name: str) -> Path | None:
 
 
 def _other_packages() -> list[SpacyVectors]:
-    """Return the vectors of every installed English spaCy package that has some of the right width."""
+    """Return the vectors of every installed English spaCy package that has vectors of the right width."""
     tables = []
     for name in sorted({entry.module for entry in importlib.metadata.entry_points(group="spacy_models")}):
         if name.startswith("en_") and (package := _package_directory(name)):
-            with contextlib.suppress(DataError):  # the small packages have none, which is no fault here
+            with contextlib.suppress(DataError):  # the small packages have no vectors
                 tables.append(SpacyVectors(package))
     return tables
 
@@ -111,21 +111,21 @@ def _mean_vectors(words: Sequence[str], table: VectorSource) -> np.ndarray:
 
 
 def _fingerprint(words: Sequence[str], table: VectorSource) -> str:
-    """Return a hash of all that decides the vectors: the words, the tokeniser's release and the table."""
+    """Return a hash of what determines the vectors: the words, the release of the tokenizer and the table."""
     state = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in table.files]
     parts = [list(words), importlib.metadata.version("spacy"), state]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _cached(cache_dir: PathLike, words: Sequence[str], table: VectorSource) -> np.ndarray:
-    """Return the vectors kept in `cache_dir`, after making their file when it is missing or damaged."""
+    """Return the vectors from `cache_dir`, computing them first if the file is missing or damaged."""
     path = Path(cache_dir) / f"word_vectors-{_fingerprint(words, table)}.npz"
     if path.exists():
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 return archive["vectors"]
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as exception:
-            logger.warning("word vector cache is damaged and made anew: %s: %s", path, exception)
+            logger.warning("word vector cache is damaged and will be replaced: %s: %s", path, exception)
     vectors = _mean_vectors(words, table)
     with replacing(path) as temporary, open(temporary, "wb") as output:
         np.savez(output, vectors=vectors)

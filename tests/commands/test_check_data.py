@@ -183,7 +183,7 @@ VQA_FAULTS = {
     "image missing": (lambda data: first_features(data, "coco_extract/val2014").unlink(), "no region features for"),
     "features cut": (lambda data: cut_in_half(first_features(data, "coco_extract/test2015")), "damaged or trunc"),
     "features NaN": (lambda data: nan(first_features(data, "coco_extract/train2014")), "x holds NaN"),
-    "no features": (lambda data: shutil.rmtree(data / "coco_extract"), "folders of region features"),
+    "no features": (lambda data: shutil.rmtree(data / "coco_extract"), "no region features found: put the folders"),
 }  # fmt: skip
 
 
@@ -209,7 +209,7 @@ def test_the_report_goes_on_and_lists_every_fault(check, copy):
     assert report.code == 1
     faults = report.of("fault")
     assert len(faults) == 7 and sum("x holds NaN" in fault for fault in faults) == 3
-    assert any("word vectors: nowhere is no installed package" in fault for fault in faults)
+    assert any("word vectors: nowhere is not an installed package" in fault for fault in faults)
     assert "3 damaged" in report.text and "7 faults" in report.of("verdict")[0]
 
 

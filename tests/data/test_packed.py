@@ -18,9 +18,8 @@ from mmnas.data.features import NpzFolders
 from mmnas.data.packed import PackedFeatures, packed_at, region_counts
 from mmnas.data.packed_format import ENTRY, FORMAT, HEADER_KEY, Header, image_key
 from mmnas.data.packing import pack
-from mmnas.data.refs_features import grounding_features
 from mmnas.data.samplers import EvaluationSampler
-from mmnas.data.scan_precomp import matching_features
+from mmnas.data.sources import grounding_features, matching_features
 from mmnas.engine.loading import BatchLoader
 from mmnas.errors import DataError
 from mmnas.tasks.vqa import VQATask

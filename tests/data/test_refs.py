@@ -227,12 +227,21 @@ def test_another_split_by_is_named(refs):
 
 
 FAULTS = {
+    "half a character": (
+        ref(1, "train", sentences=[{"sent_id": 1, "tokens": ["\ud800"]}]),
+        "ref 0: .*lone surrogate",
+    ),
+    "half a key": ({"\ud800": 1, **ref(1, "train", "a")}, "ref 0: .*surrogates not allowed"),
+    "a number beyond 64 bits": (ref(2**70, "train", "a"), "ref 0: ann_id: expected int <="),
     "annotation": (ref(1, "train", "a", ann_id=77), r"ref 0: annotation id 77 is not in .*instances.json"),
     "image": (ref(1, "train", "a", image_id=3), "annotation 1001 is of another image"),
-    "no split": ({"ann_id": 1001}, 'ref 0: the key "split" is missing'),
-    "tokens": (ref(1, "train", sentences=[{"sent_id": 1, "tokens": [1]}]), '"tokens" must hold strings'),
-    "sentences": (ref(1, "train", sentences="a"), '"sentences" must be a list'),
-    "no ref": (3, "ref 0: the key"),
+    "no split": ({"ann_id": 1001}, "ref 0: .*missing required field split"),
+    "tokens": (
+        ref(1, "train", sentences=[{"sent_id": 1, "tokens": [1]}]),
+        r"ref 0: sentences\[0\].tokens\[0\]: expected str, got int",
+    ),
+    "sentences": (ref(1, "train", sentences="a"), "ref 0: sentences: expected array, got str"),
+    "no ref": (3, "ref 0: Expected object, got int"),
 }
 
 
@@ -250,9 +259,11 @@ def test_a_ref_that_does_not_fit_is_named(refs, fault):
     [
         ([1, 2, 0, 5], r"annotation 1001 in .*instances.json: .*has no area"),
         ([1, 2, 3, -1.5], "has no area"),
-        ([1, 2, 3], "four numbers"),
-        ([1, 2, float("nan"), 3], "four numbers"),
-        ([1, 2, "3", 4], "four numbers"),
+        ([1, 2, 3], r"annotation 1001 in .*instances.json: bbox: .*array of length 4"),
+        ([1, 2, float("nan"), 3], r"instances.json, line 1, column \d+: invalid character"),
+        ([1, 2, "3", 4], r"annotation 1001 in .*instances.json: bbox: .*expected float, got str"),
+        ([1, 2, 10**400, 4], r"annotation 1001 in .*instances.json: bbox: .*out of range"),
+        ([1, 2e6, 3, 4], r"annotation 1001 in .*instances.json: bbox: .*expected float < 1000000"),
     ],
 )
 def test_a_reference_box_that_is_none_is_named(refs, bbox, message):
@@ -266,9 +277,14 @@ def test_files_of_another_kind(refs):
     with pytest.raises(DataError, match="holds no list of refs"):
         refs.read()
     refs.write(instances=[])
-    with pytest.raises(DataError, match='no list "annotations"'):
+    with pytest.raises(DataError, match="instances.json: .*got array"):
         refs.read()
-    for text, message in (("{}", "no list"), ("[]", "no list"), ("[{}]", "entry 0"), ("[", "not valid JSON")):
+    for text, message in (
+        ("{}", "missing required field originals"),
+        ("[]", "array of length >= 1"),
+        ("[{}]", r"\[0\]: object missing required field image_id"),
+        ("[", "not valid JSON"),
+    ):
         kept(refs).write_text(text)
         with pytest.raises(DataError, match=message):
             refs.read()

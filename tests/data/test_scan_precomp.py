@@ -6,7 +6,8 @@ import logging
 import numpy as np
 import pytest
 
-from mmnas.data.scan_precomp import matching_features, read_split, splits_of
+from mmnas.data.scan_precomp import read_split, splits_of
+from mmnas.data.sources import matching_features
 from mmnas.errors import ConfigError, DataError
 
 TEXTS = [f"caption {number}." for number in range(10)]
@@ -62,7 +63,7 @@ def test_counts_that_fit_neither_form(root, texts):
     ("ids", "message"),
     [
         ("9\n" * 4 + "30\n" * 6, "line 1: five lines in a row"),
-        ("9\n" * 5 + "x\n" * 5, "line 6: 'x' is no image id"),
+        ("9\n" * 5 + "x\n" * 5, "line 6: 'x' is not an image id"),
         ("", "has 0 lines"),
     ],
 )
@@ -80,7 +81,16 @@ def test_ids_that_the_index_lacks_are_named_and_counted(root):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[", "not valid JSON"), ("[]", "no list"), ('{"images": [{"imgid": 1, "filename": "a"}]}', "image 0")],
+    [
+        ("{", "not valid JSON"),
+        ("[0]", "[Ee]xpected object, got array"),
+        ('{"images": [{"imgid": 1, "filename": "a"}]}', r"images\[0\].filename: .*, not 'a'"),
+        ('{"images": [{"imgid": 1e3, "filename": "1.jpg"}]}', r"images\[0\].imgid: expected int, got float"),
+        (
+            '{"images": [{"imgid": 9223372036854775808, "filename": "1.jpg"}]}',
+            r"images\[0\].imgid: expected int <=",
+        ),
+    ],
 )
 def test_a_damaged_index(root, content, message):
     write(root / "itm" / "dataset_flickr30k.json", content)

@@ -3,15 +3,15 @@ import json
 
 import pytest
 
+from mmnas.data.sources import find_feature_folders
 from mmnas.data.vqa_json import (
     SPLITS,
     Annotation,
     Question,
+    annotation_places,
     answer_vocabulary,
     check_pairs,
-    find_annotations,
-    find_feature_folders,
-    find_questions,
+    question_places,
     read_annotations,
     read_questions,
     require_annotations,
@@ -70,28 +70,28 @@ def touch(path):
 
 def test_both_layouts_are_found_the_first_preferred(tmp_path):
     later = touch(tmp_path / "vqa/annotations/v2_OpenEnded_mscoco_train2014_questions.json")
-    assert find_questions(tmp_path, "train") == later
+    assert require_questions(tmp_path, "train") == later
     first = touch(tmp_path / "vqa/v2_OpenEnded_mscoco_train2014_questions.json")
     assert require_questions(tmp_path, "train") == first
     annotations = touch(tmp_path / "vqa/annotations/v2_mscoco_val2014_annotations.json")
-    assert find_annotations(tmp_path, "val") == require_annotations(tmp_path, "val") == annotations
+    assert require_annotations(tmp_path, "val") == annotations
     test = touch(tmp_path / "vqa/v2_OpenEnded_mscoco_test2015_questions.json")
-    assert find_questions(str(tmp_path), "test") == test
+    assert require_questions(str(tmp_path), "test") == test
 
 
 def test_visual_genome_also_lies_in_datasets(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     touch(tmp_path / "datasets/vqa/VG_questions.json")
     touch(tmp_path / "datasets/vqa/VG_annotations.json")
-    assert find_questions("data", "vg").resolve() == tmp_path / "datasets/vqa/VG_questions.json"
-    assert find_annotations("data", "vg").resolve() == tmp_path / "datasets/vqa/VG_annotations.json"
+    assert require_questions("data", "vg").resolve() == tmp_path / "datasets/vqa/VG_questions.json"
+    assert require_annotations("data", "vg").resolve() == tmp_path / "datasets/vqa/VG_annotations.json"
     near = touch(tmp_path / "data/vqa/VG_questions.json")
-    assert find_questions("data", "vg").resolve() == near
+    assert require_questions("data", "vg").resolve() == near
 
 
 def test_missing_files_name_every_place(tmp_path):
-    assert [find_questions(tmp_path, split) for split in SPLITS] == [None] * 4
-    assert [find_annotations(tmp_path, split) for split in SPLITS] == [None] * 4
+    assert [len(question_places(tmp_path, split)) for split in SPLITS] == [2, 2, 2, 3]
+    assert [len(annotation_places(tmp_path, split)) for split in SPLITS] == [2, 2, 0, 3]
     with pytest.raises(DataError, match="questions of val not found") as error:
         require_questions(tmp_path, "val")
     name = "v2_OpenEnded_mscoco_val2014_questions.json"
@@ -104,7 +104,7 @@ def test_missing_files_name_every_place(tmp_path):
 
 
 def test_an_unknown_split_lists_the_known_ones(tmp_path):
-    for find in (find_questions, find_annotations, require_questions, require_annotations):
+    for find in (question_places, annotation_places, require_questions, require_annotations):
         with pytest.raises(ConfigError, match="'dev': choose one of train, val, test, vg"):
             find(tmp_path, "dev")
 
@@ -114,12 +114,14 @@ def test_feature_folders_come_from_one_place_in_order_of_preference(tmp_path):
         find_feature_folders(tmp_path)
     later = tmp_path / "vqa/bua-r101-max100"
     for name in ("val2014", "train2014", "elsewhere"):
-        (later / name).mkdir(parents=True)
+        touch(later / name / "9.npz")
     assert find_feature_folders(tmp_path) == [later / "train2014", later / "val2014"]
     (tmp_path / "coco_extract/test2015").mkdir(parents=True)
+    assert find_feature_folders(tmp_path)[0].parent == later
+    touch(tmp_path / "coco_extract/test2015/9.npz")
     assert find_feature_folders(tmp_path) == [tmp_path / "coco_extract/test2015"]
     assert find_feature_folders(tmp_path, later) == [later / "train2014", later / "val2014"]
-    with pytest.raises(DataError, match=r"\(train2014, val2014, test2015\) not found.*nowhere$"):
+    with pytest.raises(DataError, match="folders train2014, val2014, test2015 of .*nowhere$"):
         find_feature_folders(tmp_path, tmp_path / "nowhere")
 
 
@@ -154,27 +156,35 @@ def test_a_damaged_or_swapped_file_is_named(tmp_path, write):
     with pytest.raises(DataError, match=r"VQA questions file not found: .*absent\.json"):
         read_questions(tmp_path / "absent.json")
     path = write("questions", QUESTIONS)
-    with pytest.raises(DataError, match=r'questions\.json has no list "annotations"'):
+    with pytest.raises(DataError, match=r"questions\.json: .*missing required field annotations"):
         read_annotations(path)
     path.write_text(path.read_text()[:-20])
     with pytest.raises(DataError, match=r"VQA questions file is not valid JSON: .*questions\.json, line 1"):
         read_questions(path)
-    for content in (QUESTIONS, {"questions": {}}, {"questions": []}, "questions", None):
+    for content, message in (
+        (QUESTIONS, "expected object, got array"),
+        ({"questions": {}}, "questions: expected array, got object"),
+        ({"questions": []}, "questions: expected array of length >= 1"),
+        ("questions", "expected object, got str"),
+        (None, "expected object, got null"),
+    ):
         path.write_text(json.dumps(content))
-        with pytest.raises(DataError, match=r'questions\.json has no list "questions"'):
+        with pytest.raises(DataError, match=rf"questions\.json: (?i:{message})$"):
             read_questions(path)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"question_id": "7"}, r"questions\[1\] \(question_id '7'\): \"question_id\" must be an integer"),
-        ({"question_id": True}, r"\"question_id\" must be an integer, not True"),
-        ({"question_id": 1.0}, r"\"question_id\" must be an integer, not 1.0"),
-        ({"question_id": 262148000}, r"questions\[1\] .*\"question_id\" occurs a second time"),
-        ({"image_id": None}, r"\(question_id 393225000\): \"image_id\" must be an integer, not None"),
-        ({"question": ["Is"]}, r"\"question\" must be a string"),
-        ({"question": None}, r"\"question\" must be a string"),
+        ({"question_id": "7"}, r"questions\[1\]\.question_id: expected int, got str"),
+        ({"question_id": True}, r"questions\[1\]\.question_id: expected int, got bool"),
+        ({"question_id": 1.0}, r"questions\[1\]\.question_id: expected int, got float"),
+        ({"question_id": 2**63}, r"questions\[1\]\.question_id: expected int <= 9223372036854775807"),
+        ({"question_id": -(2**80)}, r"questions\[1\]\.question_id: expected int >= -9223372036854775807"),
+        ({"question_id": 262148000}, r"questions\[1\]\.question_id: 262148000 occurs a second time"),
+        ({"image_id": None}, r"questions\[1\]\.image_id: expected int, got null"),
+        ({"question": ["Is"]}, r"questions\[1\]\.question: expected str, got array"),
+        ({"question": None}, r"questions\[1\]\.question: expected str, got null"),
     ],
 )
 def test_a_faulty_question_is_named(write, change, message):
@@ -187,41 +197,42 @@ def test_a_faulty_question_is_named(write, change, message):
 @pytest.mark.parametrize("key", ["question_id", "image_id", "question"])
 def test_a_question_without_a_key_is_named(write, key):
     entry = {name: value for name, value in QUESTIONS[1].items() if name != key}
-    with pytest.raises(DataError, match=rf"questions\[1\].* the key \"{key}\" is missing"):
+    with pytest.raises(DataError, match=rf"questions\[1\]: object missing required field {key}"):
         read_questions(write("questions", [QUESTIONS[0], entry]))
 
 
 def test_a_question_that_is_no_object_is_named(write):
-    with pytest.raises(DataError, match=r"questions\[0\]: must be an object .*, not 'Where'"):
+    with pytest.raises(DataError, match=r"questions\[0\]: expected object, got str"):
         read_questions(write("questions", ["Where"]))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"answers": []}, '"answers" is empty'),
-        ({"answers": "yes"}, '"answers" must be a list'),
-        ({"answers": ["yes"]}, "must be an object with the key \"answer\", not 'yes'"),
-        ({"answers": [{"answer_id": 1}]}, 'the key "answer" is missing'),
-        ({"answers": [{"answer": 2}]}, '"answer" must be a string, not 2'),
-        ({"multiple_choice_answer": 2}, '"multiple_choice_answer" must be a string'),
-        ({"question_type": None}, '"question_type" must be a string'),
-        ({"answer_type": 0}, '"answer_type" must be a string'),
-        ({"question_id": 262148000}, "occurs a second time"),
+        ({"answers": []}, ".answers: expected array of length >= 1"),
+        ({"answers": "yes"}, ".answers: expected array, got str"),
+        ({"answers": ["yes"]}, ".answers[0]: expected object, got str"),
+        ({"answers": [{"answer_id": 1}]}, ".answers[0]: object missing required field answer"),
+        ({"answers": [{"answer": 2}]}, ".answers[0].answer: expected str, got int"),
+        ({"multiple_choice_answer": 2}, ".multiple_choice_answer: expected str, got int"),
+        ({"multiple_choice_answer": None}, ".multiple_choice_answer: expected str, got null"),
+        ({"question_type": None}, ".question_type: expected str, got null"),
+        ({"answer_type": 0}, ".answer_type: expected str, got int"),
+        ({"question_id": 262148000}, ".question_id: 262148000 occurs a second time"),
     ],
 )
 def test_a_faulty_annotation_is_named(write, change, message):
     path = write("annotations", [ANNOTATIONS[0], {**ANNOTATIONS[1], **change}])
-    with pytest.raises(DataError, match=r"annotations\[1\] \(question_id \d+\): ") as error:
+    with pytest.raises(DataError) as error:
         read_annotations(path)
-    assert message in str(error.value)
+    assert f"{path}: annotations[1]{message}" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("key", ["question_id", "image_id", "answers"])
 def test_an_annotation_without_a_key_is_named(write, key):
     entry = {name: value for name, value in ANNOTATIONS[0].items() if name != key}
-    with pytest.raises(DataError, match=rf"annotations\[0\].* the key \"{key}\" is missing"):
+    with pytest.raises(DataError, match=rf"annotations\[0\]: object missing required field {key}"):
         read_annotations(write("annotations", [entry]))
 
 

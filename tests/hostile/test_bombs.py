@@ -146,7 +146,7 @@ def test_compression_that_numpy_does_not_use(read, method):
 
 
 def test_a_glove_line_without_end(read):
-    refused(read, "glove text", b"red " + b"1" * 10**6, "line 1: .*no end")
+    refused(read, "glove text", b"red " + b"1" * 10**6, "line 1: .*does not end")
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("glove.840B.300d.txt", "w") as file:
@@ -161,4 +161,4 @@ def test_json_text_writes_what_json_does_not():
 
 @pytest.mark.parametrize("line", ["3\x1f", "\u0663", "3\x0b", "9" * 100_000, "+3", "3_0"])
 def test_ids_that_are_no_whole_numbers(read, line):
-    refused(read, "caption ids", f"{line}\n4\n".encode(), "line 1: .* no image id")
+    refused(read, "caption ids", f"{line}\n4\n".encode(), "line 1: .* not an image id")

@@ -10,7 +10,8 @@ import torch
 import mmnas
 from mmnas.batch import collate
 from mmnas.configs import load_config
-from mmnas.data.scan_precomp import matching_features, read_split
+from mmnas.data.scan_precomp import read_split
+from mmnas.data.sources import matching_features
 from mmnas.demo.demos import demo
 from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.engine.distributed import Group, launch
@@ -257,5 +258,5 @@ def test_demo_ends_with_its_table(tmp_path, monkeypatch, place, capfd):
     assert demo("itm", images=40, flags=[*place.settings, "--MAX_EPOCH=1"]) == 0
     shown = capfd.readouterr().out
     table = shown[shown.index("flickr1k on 12 images") :]
-    for row in ("R@1", "captions of an image", "images of a caption", "by chance", "checkpoint: logs", "scores:"):
+    for row in ("R@1", "captions of an image", "images of a caption", "by chance", "checkpoint: logs", "results:"):
         assert row in table

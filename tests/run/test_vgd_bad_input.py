@@ -129,7 +129,7 @@ def test_missing_features_are_named_and_counted_before_training(place, run, data
 
 def test_a_folder_without_features(place, run, data):
     shutil.rmtree(data / "vgd_coco")
-    refused(train(place, run), "refcoco", "--FEAT=vg_woref", WOREF)
+    refused(train(place, run), "no region features of refcoco (vg_woref)", WOREF)
     refused(train(place, run, "--DATASET=refcoco+", f"--DATA_PATH={data}"), "refs/refcoco+")
 
 

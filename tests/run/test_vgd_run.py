@@ -10,7 +10,7 @@ import torch
 import mmnas
 from mmnas.boxes import pairwise_iou
 from mmnas.data.refs import require_expressions
-from mmnas.data.refs_features import grounding_features
+from mmnas.data.sources import grounding_features
 from mmnas.demo.demos import demo
 from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.models.published import our_name

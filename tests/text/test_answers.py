@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mmnas.text.answers import normalise_for_metric, normalise_for_vocabulary, normalise_punctuation, trim
+from mmnas.text.answers import normalize_for_metric, normalize_for_vocabulary, normalize_punctuation, trim
 
 PARITY = json.loads((Path(__file__).parents[1] / "parity" / "vqa_metric.json").read_text(encoding="utf-8"))
 
@@ -11,8 +11,8 @@ PARITY = json.loads((Path(__file__).parents[1] / "parity" / "vqa_metric.json").r
 def test_every_normalisation_of_the_fixture_in_both_forms():
     cases = PARITY["normalisation"]
     assert len(cases) == 467
-    assert [normalise_for_metric(case["text"]) for case in cases] == [case["metric"] for case in cases]
-    assert [normalise_for_vocabulary(case["text"]) for case in cases] == [c["vocabulary"] for c in cases]
+    assert [normalize_for_metric(case["text"]) for case in cases] == [case["metric"] for case in cases]
+    assert [normalize_for_vocabulary(case["text"]) for case in cases] == [c["vocabulary"] for c in cases]
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,8 @@ def test_every_normalisation_of_the_fixture_in_both_forms():
     ],
 )
 def test_number_words_articles_and_contractions(text, expected):
-    assert normalise_for_metric(text) == expected
-    assert normalise_for_vocabulary(text) == expected
+    assert normalize_for_metric(text) == expected
+    assert normalize_for_vocabulary(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -45,18 +45,18 @@ def test_number_words_articles_and_contractions(text, expected):
     ],
 )
 def test_punctuation(text, expected):
-    assert normalise_punctuation(text) == expected
+    assert normalize_punctuation(text) == expected
 
 
 def test_the_evaluation_removes_no_more_than_32_full_stops():
-    assert normalise_punctuation("." * 40) == "." * 8
+    assert normalize_punctuation("." * 40) == "." * 8
 
 
 def test_only_the_metric_trims_before_it_looks_for_marks_beside_spaces():
-    assert normalise_for_metric("left-right- ") == "left right"
-    assert normalise_for_vocabulary("left-right- ") == "leftright"
-    assert normalise_for_metric("left-\tright-top") == "left righttop"
-    assert normalise_for_vocabulary("left-\tright-top") == "left right top"
+    assert normalize_for_metric("left-right- ") == "left right"
+    assert normalize_for_vocabulary("left-right- ") == "leftright"
+    assert normalize_for_metric("left-\tright-top") == "left righttop"
+    assert normalize_for_vocabulary("left-\tright-top") == "left right top"
 
 
 def test_trim_turns_line_breaks_and_tabs_into_spaces():
@@ -65,4 +65,4 @@ def test_trim_turns_line_breaks_and_tabs_into_spaces():
 
 def test_normalising_for_the_vocabulary_twice_changes_nothing():
     normalised = [case["vocabulary"] for case in PARITY["normalisation"]]
-    assert [normalise_for_vocabulary(text) for text in normalised] == normalised
+    assert [normalize_for_vocabulary(text) for text in normalised] == normalised

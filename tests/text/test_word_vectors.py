@@ -177,10 +177,10 @@ def test_glove_without_a_last_newline_or_with_dos_lines(tmp_path):
 @pytest.mark.parametrize(
     ("second", "named"),
     [
-        (glove_line("bus", np.ones(200)), "line 2: 200 numbers where 300 belong"),
-        (glove_line("bus", -np.ones(400)), "line 2: 400 numbers where 300 belong"),
-        (glove_line("bus", np.full(301, 1e-7)), "line 2: 301 numbers where 300 belong"),
-        (glove_line("bus")[:700], r"line 2: \d+ numbers where 300 belong"),
+        (glove_line("bus", np.ones(200)), "line 2: 200 numbers, expected 300"),
+        (glove_line("bus", -np.ones(400)), "line 2: 400 numbers, expected 300"),
+        (glove_line("bus", np.full(301, 1e-7)), "line 2: 301 numbers, expected 300"),
+        (glove_line("bus")[:700], r"line 2: \d+ numbers, expected 300"),
         (glove_line("bus").replace(" 10 ", " 1o "), "line 2: .*1o"),
         (glove_line("bus").replace(" 10 ", " nan "), "not finite"),
         ("\n", "line 2: 0 numbers"),

@@ -94,11 +94,11 @@ def answer_by_hand(text: str, scene: Scene) -> str | None:
     if found := re.fullmatch(relation, text):
         (one,), (other,) = fitting(found[1], scene), fitting(found[3], scene)
         axis, sign = OFFSETS[found[2]]
-        return "yes" if sign * (one.place[axis] - other.place[axis]) > 0 else "no"
+        return "yes" if sign * (one.center[axis] - other.center[axis]) > 0 else "no"
     half = r"Is the (.*) (?:on|in) the (left|right|upper|lower) (?:side|half)(?: of.*)?\?"
     if found := re.fullmatch(half, text):
         (one,), (axis, sign) = fitting(found[1], scene), HALVES[found[2]]
-        return "yes" if sign * (one.place[axis] - 0.5) > 0 else "no"
+        return "yes" if sign * (one.center[axis] - 0.5) > 0 else "no"
     if ranked:
         return getattr(min(scene.things, key=RANKED[ranked[0]]), asked_for)
     if re.match(r"(What|Which|How).*(left of|right of|above|below|nearest|closest)", text):

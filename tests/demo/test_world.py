@@ -74,18 +74,24 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
     assert len(texts) == 14 and all(one[name] != other[name] for name in texts)
 
 
-def test_a_complete_world_stays_and_a_half_written_one_is_replaced(tmp_path):
+def test_a_complete_world_stays_and_a_half_written_one_is_replaced(tmp_path, monkeypatch):
     counts = write_world(tmp_path, 20, 1)
     before = hashes(tmp_path)
     questions_file = tmp_path / "vqa" / "VG_questions.json"
     times = questions_file.stat().st_mtime_ns
     assert write_world(tmp_path, 20, 1) == counts
     assert questions_file.stat().st_mtime_ns == times
+    for seed in (2, 1):  # the second time, the mark names the very world that is asked for
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("mmnas.demo.world.write_vectors", interrupt)
+            write_world(tmp_path, 20, seed)
     questions_file.write_text("{")
-    (tmp_path / "world.json").unlink()
-    (tmp_path / ".world_begun").touch()
     write_world(tmp_path, 20, 1)
     assert hashes(tmp_path) == before
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def test_only_an_empty_place_or_a_demo_world_is_written_into(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from mmnas.boxes import pairwise_iou
-from mmnas.demo.regions import FeatureSpace, detect
+from mmnas.demo.regions import detect, encode, projection
 from mmnas.demo.scenes import COLORS, Scene, child, draw_scenes
 
 
@@ -50,10 +50,10 @@ def test_mask_rcnn_files_are_named_by_the_image_and_hold_two_layers(world, scene
 
 def test_attributes_can_be_read_off_the_features():
     """Nearest class mean over regions of other scenes: far above chance, so there is something to learn."""
-    space, rows = FeatureSpace(256, 1), []
+    project, rows = projection(256, 1), []
     for scene in draw_scenes(80, 3):
         boxes, codes = detect(scene, 12, child(3, "test", scene.image_id))
-        features = space.encode(codes, child(3, "noise", scene.image_id))
+        features = encode(codes, project, child(3, "noise", scene.image_id))
         best = pairwise_iou([thing.box for thing in scene.things], boxes).argmax(axis=1)
         rows += [(features[k], thing.color) for thing, k in zip(scene.things, best, strict=True)]
     means = {color: np.mean([x for x, c in rows[:200] if c == color], axis=0) for color in COLORS}

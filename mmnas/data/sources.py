@@ -1,0 +1,102 @@
+"""Where the region features of each task lie: the usual folders, the user's own, or a packed store."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmnas.data.features import NpzFolders, Reader, RegionSource, read_mask_rcnn_npz, read_npz
+from mmnas.data.packed import packed_at
+from mmnas.data.refs import split_by
+from mmnas.errors import DataError
+from mmnas.files import PathLike
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Folders below the data root, the preferred one first; with `parts`, these folders in it hold the features.
+
+    In a folder, `{name}` stands for the data set and its split-by. Features are `width` wide.
+    """
+
+    folders: tuple[str, ...]
+    parts: tuple[str, ...] = ()
+    width: int = 2048
+    read: Reader = read_npz
+
+
+_QUESTIONS = _Layout(("coco_extract", "vqa/bua-r101-max100"), ("train2014", "val2014", "test2015"))
+_GROUNDING = {
+    "vg_woref": _Layout(("vgd_coco/fix100/{name}",)),
+    "coco_mrcn": _Layout(("detfeat100_woref",), width=2048 + 1024, read=read_mask_rcnn_npz),
+}
+_MATCHING = {
+    "flickr": _Layout(("flickr_rois_resnet101_fix36",)),
+    "coco": _Layout(("rois_resnet101_fix36",), ("train2014", "val2014")),
+}
+KINDS = tuple(_GROUNDING)
+"""The kinds of features for grounding; `feature_width` and `grounding_features` take no other."""
+FEATURE_FOLDERS = _QUESTIONS.parts
+"""The folders of features for questions; any of them may be missing."""
+
+
+def feature_width(kind: str) -> int:
+    """Return the width of a region feature of a kind for grounding."""
+    return _GROUNDING[kind].width
+
+
+def find_feature_folders(data_path: PathLike, feat_path: PathLike | None = None) -> list[Path]:
+    """Return those of `FEATURE_FOLDERS` with features. Raises DataError naming the places when there are none."""
+    return _find_folders("region features", _QUESTIONS, data_path, feat_path)
+
+
+def question_features(data_path: PathLike, feat_path: PathLike | None, feature_size: int) -> RegionSource:
+    """Return the region features for questions, see `_open`."""
+    return _open("region features", _QUESTIONS, data_path, feat_path, feature_size)
+
+
+def grounding_features(
+    data_path: PathLike, feat_path: PathLike | None, dataset: str, kind: str, feature_size: int
+) -> RegionSource:
+    """Return the region features of a data set for grounding, see `_open`."""
+    name = f"{dataset}_{split_by(dataset)}"
+    return _open(
+        f"region features of {dataset} ({kind})", _GROUNDING[kind], data_path, feat_path, feature_size, name
+    )
+
+
+def matching_features(
+    data_path: PathLike, feat_path: PathLike | None, dataset: str, feature_size: int
+) -> RegionSource:
+    """Return the region features of a data set for image-text matching, see `_open`."""
+    return _open(f"region features of {dataset}", _MATCHING[dataset], data_path, feat_path, feature_size)
+
+
+def _open(
+    what: str, layout: _Layout, data_path: PathLike, feat_path: PathLike | None, feature_size: int, name: str = ""
+) -> RegionSource:
+    """Return the packed store that `feat_path` names, or else the folders that are found.
+
+    Without `feat_path`, the usual folders below the data root are tried. A `feat_path` is the only place searched:
+    a folder of the usual name in it, or the folder itself. Raises DataError naming the places without features.
+    """
+    store = packed_at(feat_path, feature_size, layout.read)
+    if store is not None:
+        return store
+    return NpzFolders(_find_folders(what, layout, data_path, feat_path, name), feature_size, layout.read)
+
+
+def _find_folders(
+    what: str, layout: _Layout, data_path: PathLike, feat_path: PathLike | None, name: str = ""
+) -> list[Path]:
+    usual = [Path(folder.format(name=name)) for folder in layout.folders]
+    places = [Path(data_path, folder) for folder in usual]
+    if feat_path is not None:
+        places = [*(Path(feat_path, folder.name) for folder in usual), Path(feat_path)]
+    for place in places:
+        folders = [place / part for part in layout.parts] or [place]
+        present = [folder for folder in folders if any(folder.glob("*.npz"))]
+        if present:
+            return present
+    wanted = f"the folders {', '.join(layout.parts)}" if layout.parts else "a folder"
+    raise DataError(
+        f"no {what} found: put {wanted} of .npz files in one of these places: {', '.join(map(str, places))}"
+    )
