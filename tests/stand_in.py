@@ -166,7 +166,7 @@ def one_batch_task(name: str) -> type[Task]:
             training = fixture(name)["training"]
             return range(training["epoch_steps"] * self.config.training.batch_size)
 
-        def before_epoch(self, model: nn.Module, epoch: int, tools: Any) -> None:
+        def before_epoch(self, model: nn.Module, epoch: int, tools: Any, datasets: Any) -> None:
             """Negatives, where a task has them, are part of the batch."""
 
         def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:

@@ -1,26 +1,22 @@
 """`python -m mmnas check-data <task>`: whether the files that training reads are there, whole, and fit."""
 
 import argparse
+from typing import Any
 
-# Flags of the task's script, which checks their values; not every task has all.
-FLAGS = {
-    "--DATASET": "refcoco, refcoco+ or refcocog; flickr or coco",
-    "--SPLIT": "what is to be trained on",
-    "--FEAT": "grounding: kind of region features",
-    "--DATA_PATH": "root of the data (default: ./data)",
-    "--FEAT_PATH": "root of the region features (default: below --DATA_PATH)",
-    "--WORD_VECTORS": "spaCy vectors (package or directory) or GloVe file",
-    "--CFG": "YAML file laid over the shipped one",
-}
+from mmnas.tasks import TASKS
 
 
-def add(commands) -> None:
+def add(commands: Any) -> None:
     """Add the command to the parser of `python -m mmnas`."""
     parser = commands.add_parser("check-data", help="check the files of a task before training on them")
-    parser.add_argument("task", choices=("vqa", "vgd", "itm"))
-    for name, text in FLAGS.items():
-        parser.add_argument(name, metavar="VALUE", help=text)
-    parser.add_argument("--full", action="store_true", help="read the features of every image, not of some")
+    parser.add_argument("--full", action="store_true", help="read the features of every image, not of a sample")
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument(
+        "flags",
+        nargs=argparse.REMAINDER,
+        help="flags of the task's script, such as --DATA_PATH, --SPLIT and --CFG; "
+        "`train_<task>.py --help` lists them",
+    )
     parser.set_defaults(run=check_data)
 
 
@@ -29,12 +25,14 @@ def check_data(options: argparse.Namespace) -> int:
     from mmnas.configs import load_config
     from mmnas.run.cli import parse  # with torch, which would slow down --help
     from mmnas.tasks import task_named
-    from mmnas.tasks.checks import check_data as check
+    from mmnas.tasks.report import Report
 
     task = task_named(options.task)
-    values = {name: getattr(options, name[2:]) for name in FLAGS}
-    given = [f"{name}={value}" for name, value in values.items() if value is not None]
-    request = parse(task, ["--RUN=train", *given])
+    flags = [flag for flag in options.flags if flag != "--full"]
+    request = parse(task, ["--RUN=train", *flags])
     split, overrides = request.split or task.splits[0], request.overrides
     config = load_config(task.name, "small", split=split, version="", overrides=overrides, file=request.file)
-    return 0 if check(task.settle(config), options.full, print) else 1
+    report = Report(print)
+    report.line(f"{task.name} {config.data.dataset}".rstrip() + f", to train on {split}")
+    task(task.settle(config)).check(report, options.full or len(flags) < len(options.flags))
+    return 0 if report.verdict() else 1

@@ -1,12 +1,15 @@
 """`python -m mmnas check-submission RESULT QUESTIONS`: whether the VQA evaluation server would take a result."""
 
 import argparse
+from typing import Any
 
 from mmnas.data.vqa_json import read_questions
-from mmnas.errors import CheckpointError
+from mmnas.errors import CheckpointError, DataError
+from mmnas.files import read_json
+from mmnas.tasks.submission import find_faults
 
 
-def add(commands) -> None:
+def add(commands: Any) -> None:
     """Add the command to the parser of `python -m mmnas`."""
     parser = commands.add_parser("check-submission", help="check a VQA result before submitting it")
     parser.add_argument("result", help="the file that --RUN=test wrote")
@@ -17,13 +20,15 @@ def add(commands) -> None:
 
 def check_submission(options: argparse.Namespace) -> int:
     """Print every fault, or that there is none; return 1 or 0."""
-    from mmnas.tasks.submission import check_submission as check  # with torch, which would slow down --help
-
     questions = [question.question_id for question in read_questions(options.questions)]
     answers = None if options.CKPT_PATH is None else _answers(options.CKPT_PATH)
-    faults = check(options.result, questions, answers)
+    try:
+        faults = find_faults(read_json(options.result, "result file"), questions, answers)
+    except DataError as exception:
+        print(f"fault: {exception}")
+        return 1
     for fault in faults:
-        print(f"fault: {fault}")
+        print(f"fault: {options.result}: {fault}")
     if not faults:
         known = f", each one of the {len(answers)} of {options.CKPT_PATH}" if answers else ""
         print(f"{options.result}: one answer to each of {len(questions)} questions{known}")
@@ -32,7 +37,7 @@ def check_submission(options: argparse.Namespace) -> int:
 
 def _answers(path: str) -> list[str]:
     """Return the answers that a checkpoint can give."""
-    from mmnas.engine.checkpoint import load_checkpoint
+    from mmnas.engine.checkpoint import load_checkpoint  # with torch, which would slow down --help
 
     vocabularies = getattr(load_checkpoint(path), "vocabularies", {})
     if "answers" not in vocabularies:

@@ -12,6 +12,7 @@ from mmnas.configs import load_config
 from mmnas.genotype import Genotype, read_genotype, read_genotypes
 from mmnas.search.drawing import save_png, short_row
 from mmnas.search.genotype_picture import draw_architecture
+from mmnas.tasks import TASKS
 
 if TYPE_CHECKING:
     from mmnas.models.cost import Cost
@@ -27,7 +28,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("show-arch", help="show a genotype: operations, parameters, multiply-adds")
     parser.add_argument("file", help="genotype file, or a shipped genotype such as train_vqa")
     parser.add_argument("--epoch", type=int, help="which entry of the file (default: the last)")
-    parser.add_argument("--task", choices=("vqa", "vgd", "itm"), default="vqa", help="default: vqa")
+    parser.add_argument("--task", choices=TASKS, default="vqa", help="default: vqa")
     parser.add_argument("--MODEL", choices=SIZES, default="small", help="size of the network (default: small)")
     parser.add_argument("--regions", type=_positions, help="number of regions (default: the task's, 100 for vqa)")
     parser.add_argument("--tokens", type=_positions, help="number of tokens (default: the task's, 14 for vqa)")

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from mmnas.engine.stopping import LostProcess
+from mmnas.engine.stopping import LostProcess, StopSignal
 from mmnas.errors import ConfigError, MMNasError, one_line
 
 GRACE = 3.0  # seconds that processes have to end by themselves once one of them has
@@ -43,20 +43,12 @@ class Group:
         return [row for part in parts for row in part]
 
     def any(self, flag: bool) -> bool:
-        """Whether any process gives a true flag; all of them must ask."""
-        if self.control is None:
-            return flag
-        votes = torch.tensor([int(flag)])
-        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self.control)
-        return bool(votes.item())
+        """Return whether any process gives a true flag; all of them must ask."""
+        return any(self.gather([flag]))
 
     def from_first(self, value: Any) -> Any:
         """Return the value that rank 0 gives."""
-        if self.control is None:
-            return value
-        values = [value]
-        dist.broadcast_object_list(values, src=0, group=self.control)
-        return values[0]
+        return self.gather([value])[0]
 
     def average(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace tensors on the device by their means over the processes, all in one exchange."""
@@ -70,7 +62,7 @@ class Group:
 
     def barrier(self) -> None:
         """Wait until every process is here."""
-        self.any(False)
+        self.gather([])
 
 
 def parse_devices(text: str | None) -> list[torch.device]:
@@ -121,7 +113,7 @@ def _spawn(devices: list[torch.device], main: Callable[..., int], arguments: tup
     errors = mp.get_context("spawn").SimpleQueue()
     context = mp.spawn(_child, (devices, main, arguments, address, errors), nprocs=len(devices), join=False)
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells of each child it ends
-    with _PassingSignals(context.pids()) as passed:
+    with _PassedSignal(context.pids()) as passed:
         try:
             while not context.join(grace_period=GRACE):
                 pass
@@ -129,7 +121,7 @@ def _spawn(devices: list[torch.device], main: Callable[..., int], arguments: tup
             if exception.exit_code < 0 and not passed.number:  # the others' errors only follow from it
                 raise MMNasError(
                     f"process {exception.error_index} of the run died ({exception.signal_name}), the others are "
-                    "stopped; checkpoints are intact, go on with --RESUME"
+                    "stopped; checkpoints are intact, resume with --RESUME"
                 ) from None
             if not errors.empty():
                 raise MMNasError(errors.get()) from None
@@ -137,22 +129,14 @@ def _spawn(devices: list[torch.device], main: Callable[..., int], arguments: tup
     return 0
 
 
-class _PassingSignals:
-    """Within it, SIGINT and SIGTERM go to the children, which save and stop; this process waits."""
+class _PassedSignal(StopSignal):
+    """Passes SIGINT and SIGTERM on to the children, which save and stop; this process waits."""
 
     def __init__(self, pids: list[int]) -> None:
+        super().__init__()
         self.pids = pids
-        self.number = 0
 
-    def __enter__(self) -> "_PassingSignals":
-        self.previous = {number: signal.signal(number, self._pass) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def _pass(self, number: int, _: object) -> None:
+    def _receive(self, number: int, _: object) -> None:
         self.number = number
         for pid in self.pids:
             with contextlib.suppress(ProcessLookupError):
@@ -173,11 +157,9 @@ def _child(
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // len(devices)))
     try:
         code = _join(local, local, len(devices), devices[local], main, arguments)
-    except LostProcess as exception:
-        time.sleep(1.0)  # the parent is to find the process that was lost first, and ends this one
-        errors.put(one_line(exception))
-        code = 2
     except (MMNasError, OSError) as exception:
+        if isinstance(exception, LostProcess):
+            time.sleep(1.0)  # the parent is to find the process that was lost first, and ends this one
         errors.put(one_line(exception))
         code = 2
     except KeyboardInterrupt:

@@ -1,6 +1,5 @@
 """Scoring a split: every sample exactly once, over however many processes there are."""
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
@@ -10,12 +9,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmnas.batch import Batch
 from mmnas.data.samplers import EvaluationSampler
+from mmnas.data.samples import SizedDataset
 from mmnas.engine.distributed import Group
 from mmnas.engine.loading import BatchLoader, lengths_of
 from mmnas.engine.logging import progress
-from mmnas.tasks.base import Result, SizedDataset, Task, Tools
-
-log = logging.getLogger(__name__)
+from mmnas.engine.steps import autocast
+from mmnas.tasks.base import Result, Task, Tools
 
 
 class Evaluator:
@@ -23,29 +22,25 @@ class Evaluator:
 
     def __init__(self, task: Task, split: str, group: Group) -> None:
         self.task, self.split, self.group = task, split, group
-        training = task.config.training
-        dataset = task.evaluation_set(split)
-        lengths = lengths_of(dataset) if training.buckets else None
-        sampler = EvaluationSampler(len(dataset), training.eval_batch_size, group.rank, group.size, lengths)
-        self.loader = BatchLoader(dataset, sampler, training.workers, group.device)
-        self.samples = len(dataset)
+        self.dataset = task.evaluation_set(split)
+        self.samples, training = len(self.dataset), task.config.training
+        lengths = lengths_of(self.dataset) if training.buckets else None
+        sampler = EvaluationSampler(self.samples, training.eval_batch_size, group.rank, group.size, lengths)
+        self.loader = BatchLoader(self.dataset, sampler, training.workers, group.device)
 
     def run(self, network: nn.Module) -> Result:
         """Score `network`; all processes get the same result."""
         if isinstance(network, DistributedDataParallel):
             network = network.module  # processes run different numbers of batches
-        training = self.task.config.training
+        config = self.task.config
         network.eval()
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.group.device.type, torch.bfloat16, enabled=training.precision == "bf16"),
-        ):
+        with torch.inference_mode(), autocast(config, self.group.device):
             batches = progress(self.loader, self.split, self.group.rank, leave=False)
-            return self.task.evaluate(network, batches, self.split, tools_of(self.group, training.workers))
+            return self.task.evaluate(network, batches, self.dataset, tools_of(self.group, config.training.workers))
 
 
 def tools_of(group: Group, workers: int) -> Tools:
-    """Return the tools of a process in its group; `workers` load its batches."""
+    """Return the tools of a process in its group; `workers` processes load its batches."""
 
     def load(dataset: SizedDataset, batches: Sequence[list[int]], title: str) -> Iterator[Batch]:
         loader: Iterable[Batch] = BatchLoader(dataset, batches, workers, group.device)

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from mmnas.batch import collate
+from mmnas.data.samples import SizedDataset
 from mmnas.errors import DataError, MMNasError, one_line
-from mmnas.tasks.base import SizedDataset
 
 SAMPLES = 16  # read before the first step
 MOST_TOKENS = 2**20  # so that tokens only order samples of as many regions

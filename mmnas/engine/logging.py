@@ -1,4 +1,4 @@
-"""What a run says: to the terminal, to its log file, to TensorBoard. Rank 0 speaks for all."""
+"""Where a run logs: terminal, log file, TensorBoard. Only rank 0 does, for all processes."""
 
 import contextlib
 import logging
@@ -35,15 +35,15 @@ def start_logging(rank: int, file: Path | None = None) -> None:
 
 
 class _LogFile(logging.FileHandler):
-    """Says once that the disk takes no more, and the run goes on without it."""
+    """Warns once when the disk fails; the run continues without it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that `logging` calls
         logging.getLogger("mmnas").removeHandler(self)
         self.close()
-        log.warning("%s takes no more (%s): the run goes on without it", self.baseFilename, sys.exc_info()[1])
+        log.warning("%s cannot be written (%s); continuing without it", self.baseFilename, sys.exc_info()[1])
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # the lines that the disk did not take
+        with contextlib.suppress(OSError):  # from the lines that could not be written
             super().close()
 
 
@@ -55,13 +55,13 @@ class _Terminal(logging.Handler):
 
 
 def progress(items: Iterable[Any] | None, title: str, rank: int, **options: Any) -> tqdm:
-    """Return a progress bar with rate and time left; silent on other ranks, rare where no one watches."""
+    """Return a progress bar with rate and time left; silent on other ranks, rarely updated in a log file."""
     watched: dict[str, Any] = {"mininterval": 0.2} if sys.stderr.isatty() else {"mininterval": 30.0, "delay": 5.0}
     return tqdm(items, desc=title, disable=rank != 0, dynamic_ncols=True, **watched, **options)
 
 
 class Scalars:
-    """TensorBoard events of one run; writes nothing on other ranks, nor once the disk takes no more."""
+    """TensorBoard events of one run; writes nothing on other ranks, nor after the disk has failed once."""
 
     def __init__(self, folder: Path, rank: int) -> None:
         self._folder, self._writer = folder, None
@@ -69,30 +69,29 @@ class Scalars:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, needed by training only
 
             threading.excepthook = _quiet_about_files
-            with self._if_the_disk_takes_them():
+            with self._surviving_the_disk():
                 self._writer = SummaryWriter(str(folder))
 
     def add(self, values: dict[str, float], step: int) -> None:
-        """Write each value under its name at the optimiser step."""
-        if self._writer is None:
-            return
-        with self._if_the_disk_takes_them():
+        """Write each value under its name at the optimizer step."""
+        with self._surviving_the_disk():
             for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+                if self._writer is not None:
+                    self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush the events to disk."""
-        with self._if_the_disk_takes_them():
+        with self._surviving_the_disk():
             if self._writer is not None:
                 self._writer.close()
 
     @contextlib.contextmanager
-    def _if_the_disk_takes_them(self) -> Iterator[None]:
+    def _surviving_the_disk(self) -> Iterator[None]:
         try:
             yield
         except OSError as exception:
             self._writer = None
-            log.warning("%s takes no more (%s): the run goes on without it", self._folder, exception)
+            log.warning("%s cannot be written (%s); continuing without it", self._folder, exception)
 
 
 def _quiet_about_files(failure: threading.ExceptHookArgs) -> None:

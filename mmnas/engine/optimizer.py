@@ -20,7 +20,7 @@ WARMUP_EPOCHS = 3
 
 
 def warmup_decay(step: int, steps_per_epoch: int, base: float, decay_epochs: tuple[int, ...], rate: float) -> float:
-    """Return the rate of optimiser step `step` (from 0): epoch-wise warm-up, times `rate` per decay."""
+    """Return the rate of optimizer step `step` (from 0): epoch-wise warm-up, times `rate` per decay."""
     epoch = step // steps_per_epoch
     warm = base * min(epoch + 1, WARMUP_EPOCHS + 1) / (WARMUP_EPOCHS + 1)
     return warm * rate ** bisect_right(sorted(decay_epochs), epoch)
@@ -52,7 +52,7 @@ def optimizer_of(model: nn.Module, config: Config) -> torch.optim.Optimizer:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], path: Path) -> None:
-    """Give an optimiser the state that a checkpoint holds. Raises `CheckpointError` where it does not fit."""
+    """Load the state that a checkpoint holds into an optimizer. Raises `CheckpointError` where it does not fit."""
     try:
         optimizer.load_state_dict(state)
         moments = ((p, each) for p, own in optimizer.state.items() for each in own.values())
@@ -61,5 +61,5 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], p
         fits = False
     if not fits:
         raise CheckpointError(
-            f"{path}: its optimiser does not fit this network; start from its weights by --CKPT_PATH alone"
+            f"{path}: its optimizer does not fit this network; start from its weights by --CKPT_PATH alone"
         )

@@ -1,4 +1,4 @@
-"""How a run ends early: signals ask for a checkpoint and an end; processes that died become one clear line."""
+"""How a run ends early: signals that ask for a checkpoint and a stop, and one line for processes that died."""
 
 import re
 import signal
@@ -23,11 +23,11 @@ def explained(exception: RuntimeError) -> MMNasError | None:
     if worker is not None:
         return MMNasError(
             f"data loading worker (process {worker[1]}) {worker[2].strip().rstrip('.')}; checkpoints are intact, "
-            "go on with --RESUME; if memory ran out, take fewer workers by --NW"
+            "resume with --RESUME; if memory ran out, use fewer workers, --NW"
         )
     if isinstance(exception, dist.DistError) or (dist.is_initialized() and _GLOO.search(str(exception))):
         return LostProcess(
-            "the connection to another process of the run is lost; checkpoints are intact, go on with --RESUME"
+            "the connection to another process of the run is lost; checkpoints are intact, resume with --RESUME"
         )
     return None
 
@@ -41,7 +41,7 @@ class InterruptedRun(Exception):
 
 
 class StopSignal:
-    """Notes the first SIGINT or SIGTERM; one that comes later has its usual effect at once.
+    """Notes the first SIGINT or SIGTERM; a later one has its usual effect at once.
 
     A terminal and a launcher may both pass on what the user pressed once, so signals that come together
     count as one.
@@ -57,14 +57,14 @@ class StopSignal:
         self._previous = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+                self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _: object) -> None:
+    def _receive(self, number: int, _: object) -> None:
         if not self.number:
             self.number, self._since = number, time.monotonic()
         elif time.monotonic() - self._since > self.TOGETHER:

@@ -1,6 +1,5 @@
 """Training a task's network (paper section 4.1, "implementation details")."""
 
-import contextlib
 import logging
 from pathlib import Path
 from typing import Any, cast
@@ -13,8 +12,8 @@ from mmnas.batch import Batch
 from mmnas.config import Config
 from mmnas.engine.distributed import Group
 from mmnas.engine.evaluator import Evaluator
-from mmnas.engine.logging import Scalars
 from mmnas.engine.loop import EpochLoop
+from mmnas.engine.steps import add_gradients, move_weights, seed_step
 from mmnas.genotype import Genotype
 from mmnas.models.network import MMNasNet
 from mmnas.tasks.base import Task
@@ -30,24 +29,17 @@ class Trainer(EpochLoop):
     def __init__(
         self, task: Task, model: MMNasNet, genotype: Genotype, group: Group, folder: Path, keep_all: bool
     ) -> None:
-        super().__init__(task, model, genotype, group, folder, keep_all, task.training_set())
+        super().__init__(task, model, genotype, group, folder, keep_all, [task.training_set()])
         self.evaluator = Evaluator(task, "val", group) if task.scores_val else None
         self.parallel = _parallel(model, self.config, group)
 
-    def _network(self) -> MMNasNet:
-        return self.model
-
     def _take_step(self, batch: Batch, number: int, rate: float) -> Tensor:
-        self._seed_step(number)
-        loss = self._backward(self.parallel, batch)
-        return torch.stack([loss, self._move_weights(rate)])
+        seed_step(self.config.training.seed, self.group.rank, number)
+        loss = add_gradients(self.task, self.parallel, batch, self.group.device)
+        norm = move_weights(self.model, self.optimizer, self.config.training.clip_norm, rate)
+        return torch.stack([loss, norm])
 
-    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager:
-        if last or not isinstance(self.parallel, DistributedDataParallel):
-            return contextlib.nullcontext()
-        return self.parallel.no_sync()
-
-    def _notes(self) -> dict[str, Any]:
+    def _describe_epoch(self) -> dict[str, Any]:
         """Leave the score open where val is held out."""
         return {"metrics": {} if self.evaluator is None else None}
 
@@ -59,19 +51,16 @@ class Trainer(EpochLoop):
         return super()._unfinished() or self._unscored()
 
     def _unscored(self) -> bool:
-        return (
-            self.evaluator is not None
-            and not self.step
-            and bool(self.history)
-            and self.history[-1]["metrics"] is None
-        )
+        """Whether the last thing done is an epoch that is to be scored."""
+        done = self.evaluator is not None and not self.step and bool(self.history)
+        return done and self.history[-1]["metrics"] is None
 
-    def _after_epoch(self, scalars: Scalars) -> None:
+    def _after_epoch(self) -> None:
         """Score val after a whole epoch, note the figures and save them, unless that is done."""
         if self.evaluator is None or not self._unscored():
             return
         figures = self.evaluator.run(self.parallel).summary
-        scalars.add({f"val/{name}": value for name, value in figures.items()}, self.epoch * len(self.sampler))
+        self.scalars.add({f"val/{name}": value for name, value in figures.items()}, self.epoch * len(self.sampler))
         self.history[-1]["metrics"] = figures
         scored = "".join(f"  {name} {value:.2f}" for name, value in figures.items())
         log.info("epoch %d: loss %.4f; val%s", self.epoch, self.history[-1]["loss"], scored)

@@ -43,7 +43,7 @@ def retrieval_figures(scores: np.ndarray) -> Figures:
 
 
 def _figures(ranks: np.ndarray) -> dict[str, float]:
-    """Return the figures of ranks; a median that is no whole number is rounded down, as published."""
+    """Return the figures of ranks; a median between two ranks is rounded down, as published."""
     recalls = {f"r{k}": 100 * float((ranks <= k).mean()) for k in RECALLS}
     return {**recalls, "median_rank": float(np.floor(np.median(ranks))), "mean_rank": float(ranks.mean())}
 

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from mmnas.batch import collate
+from mmnas.batch import Batch, collate
 from mmnas.config import Config
+from mmnas.data.features import Regions
 from mmnas.engine.checkpoint import PublishedWeights, load_checkpoint, network_with, settings_of
 from mmnas.errors import CheckpointError, DataError
 from mmnas.files import PathLike
@@ -16,9 +18,8 @@ from mmnas.genotype import Genotype
 from mmnas.models.cpu import use_cpu_kernels
 from mmnas.models.network import MMNasNet
 from mmnas.tasks import task_named
-from mmnas.tasks.base import Record
+from mmnas.tasks.base import Record, Task
 from mmnas.text.tokenizer import tokenize
-from mmnas.text.vocabulary import Vocabulary
 
 
 class LoadedModel:
@@ -28,13 +29,9 @@ class LoadedModel:
     for VQA), `genotype` and `config` what it was built from.
     """
 
-    def __init__(self, model: MMNasNet, task, genotype: Genotype, config: Config) -> None:
-        self.model = model
-        self.task = task
-        self.genotype = genotype
-        self.config = config
-        self.vocabularies: dict[str, list[str]] = task.vocabularies
-        self.vocabulary = Vocabulary(task.vocabularies["tokens"])
+    def __init__(self, model: MMNasNet, task: Task, genotype: Genotype, config: Config) -> None:
+        self.model, self.task, self.genotype, self.config = model, task, genotype, config
+        self.vocabularies, self.vocabulary = task.vocabularies, task.words
 
     def __call__(
         self,
@@ -52,11 +49,16 @@ class LoadedModel:
         """
         with torch.inference_mode():
             output = self.model(self._batch(texts, features, boxes, image_sizes))
-        if isinstance(output, tuple):
-            return tuple(_array(part) for part in output)
-        return _array(output)
+        parts = [part.float().cpu().numpy() for part in (output if isinstance(output, tuple) else (output,))]
+        return tuple(parts) if isinstance(output, tuple) else parts[0]
 
-    def predict(self, texts, features, boxes, image_sizes) -> list[Record]:
+    def predict(
+        self,
+        texts: Sequence[str],
+        features: Sequence[np.ndarray],
+        boxes: Sequence[np.ndarray],
+        image_sizes: Sequence[tuple[float, float]],
+    ) -> list[Record]:
         """Return what the task makes of the output, one record per pair.
 
         For VQA `{"index": 0, "answer": "yes"}`; for grounding `index`, `box`, `score` and the five `best`;
@@ -65,34 +67,29 @@ class LoadedModel:
         with torch.inference_mode():
             return self.task.predict(self.model, self._batch(texts, features, boxes, image_sizes))
 
-    def _batch(self, texts, features, boxes, image_sizes) -> dict[str, torch.Tensor]:
-        if not len(texts) == len(features) == len(boxes) == len(image_sizes) > 0:
+    def _batch(self, texts: Sequence[str], *images: Sequence[Any]) -> Batch:
+        """Return the pairs as a batch on the network's device; `images` are features, boxes and sizes."""
+        if not len(texts) or any(len(column) != len(texts) for column in images):
             raise DataError("texts, features, boxes and image_sizes must be equally long, and not empty")
-        rows = zip(texts, features, boxes, image_sizes, strict=True)
+        rows = zip(texts, *images, strict=True)
         batch = collate([self._sample(index, *row) for index, row in enumerate(rows)])
         device = next(self.model.parameters()).device
         return {name: tensor.to(device) for name, tensor in batch.items()}
 
-    def _sample(self, index: int, text: str, features, boxes, image_size) -> dict[str, np.ndarray]:
-        features, boxes = np.asarray(features, np.float32), np.asarray(boxes, np.float32)
-        width = self.config.model.feature_size
-        if features.ndim != 2 or features.shape[1] != width or boxes.shape != (len(features), 4) or not len(boxes):
+    def _sample(self, index: int, text: str, *image: Any) -> dict[str, np.ndarray]:
+        regions, width = (
+            Regions(*(np.asarray(array, np.float32) for array in image)),
+            self.config.model.feature_size,
+        )
+        count = len(regions.features) if regions.features.ndim else 0
+        if not count or regions.features.shape != (count, width) or regions.boxes.shape != (count, 4):
             raise DataError(
-                f"pair {index}: features are {features.shape} and boxes {boxes.shape}; "
+                f"pair {index}: features are {regions.features.shape} and boxes {regions.boxes.shape}; "
                 f"expected (K, {width}) and (K, 4) with K at least 1"
             )
-        sizes = self.config.data
-        return {
-            "features": features[: sizes.max_regions],
-            "boxes": boxes[: sizes.max_regions],
-            "image_sizes": np.asarray(image_size, np.float32),
-            "tokens": np.array(self.vocabulary.encode(tokenize(text), sizes.max_tokens), np.int64),
-            "index": np.array(index, np.int64),
-        }
-
-
-def _array(output: torch.Tensor) -> np.ndarray:
-    return output.float().cpu().numpy()
+        limits = self.config.data
+        tokens = np.array(self.vocabulary.encode(tokenize(text), limits.max_tokens), np.int64)
+        return {**regions.sample(limits.max_regions), "tokens": tokens, "index": np.array(index, np.int64)}
 
 
 def load(checkpoint_path: PathLike, device: str = "cpu") -> LoadedModel:
@@ -108,7 +105,7 @@ def load(checkpoint_path: PathLike, device: str = "cpu") -> LoadedModel:
             "fine-tune or score, and load the checkpoint of that run"
         )
     if checkpoint.search:
-        raise CheckpointError(f"{path} is of a search, which trains no network of its own: train what it has found")
+        raise CheckpointError(f"{path} is of a search, which trains no network of its own: train its genotype")
     config, genotype = settings_of(path, checkpoint)
     task = task_named(config.task)(config)
     task.use_vocabularies(checkpoint.vocabularies)

@@ -1,5 +1,7 @@
 """The table of flags that the three scripts share. A task adds its own as `Task.flags`."""
 
+from collections.abc import Iterator
+
 from mmnas.config import ALPHA_INITS, ALPHA_MODES, SIZES, Flag
 from mmnas.tasks.base import Task
 
@@ -52,7 +54,7 @@ def flags_of(task: type[Task]) -> list[Flag]:
             aliases=("--ARCH_EPOCH",),
         ),
         Flag("--SPLIT", "split", data, "what to train on", task.splits[0], choices=task.splits),
-        *task.flags,
+        *_own_flags(task),
         Flag("--DATA_PATH", "paths.data", data, "root of the data", "./data, or the checkpoint's"),
         Flag("--FEAT_PATH", "paths.features", data, "region features: root or feature store", "below --DATA_PATH"),
         Flag(
@@ -119,3 +121,19 @@ def flags_of(task: type[Task]) -> list[Flag]:
             bool,
         ),
     ]
+
+
+_HELP = {
+    "data.dataset": ("data", "which data set"),
+    "data.feature_kind": ("data", "kind of region features"),
+    "data.protocol": ("data", "which images are scored against each other"),
+    "training.loss": ("training", "loss to train with"),
+}
+
+
+def _own_flags(task: type[Task]) -> Iterator[Flag]:
+    """Yield the flags that only this task's script has."""
+    for name, key in task.flags.items():
+        group, text = _HELP.get(key, (key.split(".")[0], key))
+        choices = task.choices.get(key, ())
+        yield Flag(name, key, group, text, choices[0] if choices else "as the YAML says", choices=choices)

@@ -1,4 +1,4 @@
-"""What scoring a split leaves on the disk: predictions, metrics, and beside them where they come from."""
+"""The files that scoring a split writes: predictions, metrics, and their provenance."""
 
 import hashlib
 import json
@@ -22,12 +22,13 @@ MARK = "scored_split_was_trained_on"
 def write_result(result: Result, task: Task, plan: Plan, split: str, samples: int, processes: int = 1) -> Path:
     """Write predictions, arrays, metrics and provenance; return the path of the predictions.
 
-    `processes` is how many computed the result. That a split was trained on stands in the metrics, in the
-    provenance, and beside every figure of the table that is logged.
+    `processes` is how many computed the result. A split that was trained on is marked in the metrics, in the
+    provenance, and next to every figure of the table that is logged.
     """
     several = len(task.splits_of(plan.run)) > 1
     path = plan.config.files.result(plan.run, split if several else "")
-    seen = _trained_on(plan, split)
+    trained_on = _trained_on(plan)
+    seen = any(split in splits.split("+") for splits in trained_on)
     write_json(path, result.predictions)
     for name, array in result.arrays.items():
         with replacing(path.with_suffix(f".{name}.npy")) as temporary, open(temporary, "wb") as file:
@@ -35,28 +36,26 @@ def write_result(result: Result, task: Task, plan: Plan, split: str, samples: in
     if result.metrics:
         metrics = {MARK: True, **result.metrics} if seen else result.metrics
         write_json(path.with_suffix(".metrics.json"), metrics, indent=1)
-    provenance = _provenance(result, task, plan, split, samples, processes)
-    write_json(path.with_suffix(".meta.json"), provenance, indent=1)
+    counts = {"samples": samples, "predictions": len(result.predictions)}
+    counts |= {name: len(words) for name, words in task.vocabularies.items()}
+    figures = {"scored_on": split, MARK: seen, "summary": result.summary, "processes": processes, "counts": counts}
+    write_json(path.with_suffix(".meta.json"), {**_describe_run(plan), **figures}, indent=1)
     if seen:
-        named = ", ".join(_seen_splits(plan))
-        log.warning("%s was trained on (--SPLIT=%s): this is no held-out score", split, named)
+        log.warning("%s was trained on (--SPLIT=%s): this is no held-out score", split, ", ".join(trained_on))
     for name, value in result.summary.items():
         log.info("%s%-12s %6.2f%s", f"{split:<8}" if several else "", name, value, "  (trained on)" if seen else "")
     log.info("result: %s", path)
     return path
 
 
-def _trained_on(plan: Plan, split: str) -> bool:
-    """Whether the weights have seen `split`, in this run or in one that it was fine-tuned from."""
-    return any(split in seen.split("+") for seen in _seen_splits(plan))
-
-
-def _seen_splits(plan: Plan) -> list[str]:
+def _trained_on(plan: Plan) -> list[str]:
+    """Return the values of --SPLIT that the weights have seen, in this run and in those it was fine-tuned from."""
     seen = plan.checkpoint.seen_splits if isinstance(plan.checkpoint, Checkpoint) else []
     return seen or [plan.config.split]
 
 
-def _provenance(result: Result, task: Task, plan: Plan, split: str, samples: int, processes: int) -> dict[str, Any]:
+def _describe_run(plan: Plan) -> dict[str, Any]:
+    """Return what is known of a result's weights, data and settings."""
     config = plan.config
     return {
         "task": config.task,
@@ -65,28 +64,19 @@ def _provenance(result: Result, task: Task, plan: Plan, split: str, samples: int
         "feature_kind": config.data.feature_kind or None,
         "size": config.size,
         "trained_on": config.split,
-        "seen_splits": _seen_splits(plan),
-        "scored_on": split,
-        MARK: _trained_on(plan, split),
-        "summary": result.summary,
+        "seen_splits": _trained_on(plan),
         **_checkpoint(plan),
         "genotype": plan.genotype.to_dict(),
         "genotype_sha256": genotype_hash(plan.genotype),
         "seed": config.training.seed,
         "precision": config.training.precision,
-        "processes": processes,
-        "counts": {
-            "samples": samples,
-            "predictions": len(result.predictions),
-            **{name: len(words) for name, words in task.vocabularies.items()},
-        },
         "config": config.to_dict(),
         "versions": versions(),
     }
 
 
 def _checkpoint(plan: Plan) -> dict[str, Any]:
-    """Say which weights were scored; released ones do not tell how they were trained."""
+    """Describe the scored weights; released ones do not tell how they were trained."""
     own, path = plan.checkpoint if isinstance(plan.checkpoint, Checkpoint) else None, plan.checkpoint_path
     assert path is not None
     return {

@@ -17,9 +17,9 @@ from torch import Tensor
 from mmnas.batch import Batch
 from mmnas.engine.checkpoint import Checkpoint
 from mmnas.engine.distributed import Group
-from mmnas.engine.logging import Scalars
 from mmnas.engine.loop import EpochLoop
 from mmnas.engine.optimizer import restore_optimizer
+from mmnas.engine.steps import add_gradients, autocast, move_weights, seed_step
 from mmnas.errors import CheckpointError, MMNasError
 from mmnas.genotype import Genotype, write_genotypes
 from mmnas.models.network import MMNasNet
@@ -30,7 +30,7 @@ from mmnas.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
-# What a seed is for, beside the seed itself and the step.
+# What a random stream is for; seeded by the run's seed, this and the step.
 WEIGHT_PATH, GATES, GATED_STEP = 1, 2, 3
 
 
@@ -44,7 +44,7 @@ class Searcher(EpochLoop):
     ) -> None:
         self.supernet = Supernet(model, space)
         weights, held_out = task.search_sets()
-        super().__init__(task, model, space, group, folder, keep_all, weights)
+        super().__init__(task, model, space, group, folder, keep_all, [weights, held_out])
         search = self.config.search
         self.architecture = Architecture(space, search.alpha_init, self.config.training.seed)
         self.alpha_optimizer = torch.optim.Adam(
@@ -55,7 +55,7 @@ class Searcher(EpochLoop):
         log.info("architecture parameters learn from %d further samples", self.alpha_sampler.size)
 
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
-        """Take up where `checkpoint` stopped; its weights are loaded already."""
+        """Continue where `checkpoint` stopped; its weights are loaded already."""
         super().restore(checkpoint, path)
         try:
             self.architecture.load_state_dict(checkpoint.search["alphas"])
@@ -76,11 +76,11 @@ class Searcher(EpochLoop):
 
     def _take_step(self, batch: Batch, number: int, rate: float) -> Tensor:
         """Move the weights of one path; then, when it is due, the architecture parameters."""
-        self._seed_step(number)
+        seed_step(self.config.training.seed, self.group.rank, number)
         path = self.architecture.draw(self._rng(WEIGHT_PATH, number))
-        loss = self._backward(self.supernet.network(path), batch)
+        loss = add_gradients(self.task, self.supernet.network(path), batch, self.group.device)
         self.group.average([weight.grad for weight in self.model.parameters() if weight.grad is not None])
-        norm = self._move_weights(rate)
+        norm = move_weights(self.model, self.optimizer, self.config.training.clip_norm, rate)
         if self._architecture_steps(number + 1) > self._architecture_steps(number):
             self._architecture_step(number)
         return torch.stack([loss, norm])
@@ -95,31 +95,28 @@ class Searcher(EpochLoop):
 
     def _architecture_step(self, number: int) -> None:
         """Move the alphas by the gradients of the gates on a batch of the held-out part."""
-        batch = self._alpha_batch(self._architecture_steps(number))
-        self._seed_step(number, GATED_STEP)
+        if self._alpha_batches is None:
+            self._alpha_batches = self._read_on(self._architecture_steps(number))
+        batch = next(self._alpha_batches)
+        seed_step(self.config.training.seed, self.group.rank, number, GATED_STEP)
         mode = self.config.search.alpha_mode
         gates = self.architecture.draw_gates(self._rng(GATES, number), mode, self.group.device)
-        with self._autocast():
+        with autocast(self.config, self.group.device):
             loss = self.task.loss(self.supernet.gated(gates), self.task.with_totals(batch))["total"]
         gradients = list(torch.autograd.grad(loss, [gate.values for gate in gates]))
         self.group.average(gradients)
         gradients = [gradient.cpu() for gradient in gradients]
         if not torch.cat(gradients).isfinite().all():
-            self._refuse_to_go_on(self.step + 1)
+            self._give_up(self.step + 1)
         self.architecture.set_gradients(gates, gradients)
         self.architecture.step(self.alpha_optimizer, gates, mode)
 
     def _prepare_epoch(self) -> None:
         super()._prepare_epoch()
-        self._alpha_batches = None  # workers may have read ahead what the task has prepared anew
+        self._alpha_batches = None  # workers may have read ahead what the task has now prepared anew
 
-    def _alpha_batch(self, number: int) -> Batch:
-        """Return batch `number` of the held-out part, whose epochs follow each other without end."""
-        if self._alpha_batches is None:
-            self._alpha_batches = self._endless(number)
-        return next(self._alpha_batches)
-
-    def _endless(self, number: int) -> Iterator[Batch]:
+    def _read_on(self, number: int) -> Iterator[Batch]:
+        """Yield the batches of the held-out part from batch `number` on, epoch after epoch without end."""
         epoch, first = divmod(number, len(self.alpha_sampler))
         while True:
             self.alpha_sampler.start(epoch, first)
@@ -130,7 +127,7 @@ class Searcher(EpochLoop):
         patience = self.config.search.patience
         return super()._unfinished() and not (patience and _standing(self.history) >= patience)
 
-    def _notes(self) -> dict[str, Any]:
+    def _describe_epoch(self) -> dict[str, Any]:
         """Return what the epoch has found: genotype, probabilities, how far they have changed."""
         self._require_equal_alphas()
         genotype = self.architecture.genotype()
@@ -163,7 +160,7 @@ class Searcher(EpochLoop):
             blocks = (f"{name} {entropy(p):.2f}/{margin(p):.2f}" for name, p in zip(names, rows, strict=True))
             log.info("  %s (entropy/margin): %s", stream, ", ".join(blocks))
 
-    def _after_epoch(self, scalars: Scalars) -> None:
+    def _after_epoch(self) -> None:
         """Write the genotypes and the probabilities of all epochs so far."""
         if self.history and self.group.rank == 0:
             found = {row["epoch"]: Genotype.from_dict(row["genotype"]) for row in self.history}

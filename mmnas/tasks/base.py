@@ -1,66 +1,67 @@
-"""The contract between a task and the engine.
+"""The contract between a task and the engine, and what all tasks have in common.
 
 A task knows its files, its head, its loss and its score. Trainer, searcher and evaluator know none of
 them: they see a `Task`, its data sets and batches.
 """
 
+import contextlib
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from mmnas.batch import Batch
-from mmnas.config import Config, Flag
+from mmnas.config import Config
+from mmnas.data.features import RegionSource, require_images
+from mmnas.data.samples import SizedDataset
 from mmnas.errors import CheckpointError, DataError
 from mmnas.genotype import Genotype
-from mmnas.models.network import MMNasNet
+from mmnas.models.network import MMNasNet, build_network
+from mmnas.models.operations import Sizes
+from mmnas.tasks.report import Report
+from mmnas.text.vocabulary import Vocabulary
+from mmnas.text.word_vectors import word_vectors
+from mmnas.typed import require_one_of
+
+log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
-Gather = Callable[[list[Any]], list[Any]]
-
-
-class SizedDataset(Protocol):
-    """A data set that knows how many samples it holds; torch's own type does not say so."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Result:
-    """What scoring a split gave.
-
-    `summary` holds the figures to show, `metrics` all of them, `predictions` what the result file lists;
-    the first two are empty where the split has no references. `arrays` are written beside it by their names.
-    """
+    """What scoring a split gave; figures are empty where the split has no references."""
 
     predictions: list[Record]
+    """The rows of the result file."""
     summary: dict[str, float]
+    """The figures to show."""
     metrics: dict[str, Any]
+    """All figures."""
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    """Written next to the result file, under their names."""
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What the engine lends a task: its place among the processes, what they share, loading, progress."""
+    """What the engine lends a task: its rank among the processes, exchange with them, loading, progress."""
 
     rank: int
     processes: int
-    gather: Gather
+    gather: Callable[[list[Any]], list[Any]]
     """Return the rows of all processes, those of rank 0 first."""
     progress: Callable[..., Any]
     """`progress(items, title)`: the items behind a progress bar."""
     load: Callable[[SizedDataset, Sequence[list[int]], str], Iterable[Batch]]
-    """`load(dataset, batches, title)`: batches of the samples that are listed, behind a progress bar."""
+    """`load(dataset, batches, title)`: batches of the listed samples, behind a progress bar."""
 
 
-def weight_share(count: int) -> int:
+def weight_samples(count: int) -> int:
     """Return how many of `count` samples, the first ones, weights learn from in a search: 80 %."""
     if count < 2:
         raise DataError("the training split holds one sample: a search needs some for weights and some for alphas")
@@ -68,17 +69,25 @@ def weight_share(count: int) -> int:
 
 
 class Task(ABC):
-    """One task under one configuration. Made once per run, before its data sets."""
+    """One task under one configuration, made once per run."""
 
     name: ClassVar[str]
     splits: ClassVar[tuple[str, ...]]
     """Values of --SPLIT, the default first."""
     headline: ClassVar[str]
     """The figure of `Result.summary` that picks the best checkpoint; higher is better."""
-    vocabulary_names: ClassVar[tuple[str, ...]]
+    vocabulary_names: ClassVar[tuple[str, ...]] = ("tokens",)
     """The word lists that a checkpoint of this task holds."""
-    flags: ClassVar[tuple[Flag, ...]] = ()
-    """Flags that only this task's script has."""
+    flags: ClassVar[Mapping[str, str]] = {}
+    """Flags that only this task's script has, and the configuration keys that they set."""
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """The valid values of configuration keys, the default first."""
+    free_keys: ClassVar[tuple[str, ...]] = ()
+    """Configuration keys that may differ from a checkpoint's when it is scored."""
+    counted: ClassVar[Mapping[str, tuple[str, str]]] = {"embedding.weight": ("words", "the texts of all splits")}
+    """Parameters with a row for each of something in the data: what that is, and the files it comes from."""
+    feature_hint: ClassVar[str] = "name their folder or feature store by --FEAT_PATH"
+    """What the user can do about region features that are not found."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -86,10 +95,10 @@ class Task(ABC):
 
     @classmethod
     def settle(cls, config: Config) -> Config:
-        """Return the configuration of a new run with what follows from its other keys.
-
-        Raises `ConfigError` naming the key and the valid values for one that the task does not know.
-        """
+        """Complete the configuration of a new run. Raises `ConfigError` for a value not in `choices`."""
+        for key, valid in cls.choices.items():
+            section, name = key.split(".")
+            require_one_of(key, getattr(getattr(config, section), name), valid)
         return config
 
     @property
@@ -105,6 +114,40 @@ class Task(ABC):
     def build_vocabularies(self) -> dict[str, list[str]]:
         """Return the word lists that give token ids and outputs their meaning, made from the data."""
 
+    def use_vocabularies(self, vocabularies: Mapping[str, list[str]]) -> None:
+        """Take the word lists of a checkpoint. Raises `CheckpointError` when they are another task's."""
+        expected = set(self.vocabulary_names)
+        if set(vocabularies) != expected:
+            raise CheckpointError(
+                f"checkpoint holds vocabularies {sorted(vocabularies)}, {self.name} needs {sorted(expected)}"
+            )
+        self.vocabularies = {name: list(words) for name, words in vocabularies.items()}
+
+    @property
+    def words(self) -> Vocabulary:
+        """The words that have an embedding."""
+        return Vocabulary(self.vocabularies["tokens"])
+
+    @abstractmethod
+    def open_features(self) -> RegionSource:
+        """Return the region features of the data set. Raises `DataError` naming where they were looked for."""
+
+    def require_features(self, image_ids: Sequence[int], what: str) -> RegionSource:
+        """Return the region features. Raises `DataError` unless all images have some, and the first can be read."""
+        with self.hinting():
+            source = self.open_features()
+            require_images(source, image_ids, what)
+            _ = source[image_ids[0]]  # files of another kind are refused now, not in the first batch
+        return source
+
+    @contextlib.contextmanager
+    def hinting(self) -> Iterator[None]:
+        """Add to errors which flags say where region features are."""
+        try:
+            yield
+        except DataError as exception:
+            raise DataError(f"{exception}; {self.feature_hint}") from None
+
     @abstractmethod
     def training_set(self) -> SizedDataset:
         """Return the samples of `config.split`. Raises `DataError` for anything missing or damaged."""
@@ -115,68 +158,105 @@ class Task(ABC):
         They are the first 80 % and the rest of the training set, without a sample in common.
         """
         whole = self.training_set()
-        samples = range(len(whole))
-        cut = weight_share(len(whole))
+        samples, cut = range(len(whole)), weight_samples(len(whole))
         dataset = cast(Dataset, whole)
         return Subset(dataset, samples[:cut]), Subset(dataset, samples[cut:])
 
     @abstractmethod
     def evaluation_set(self, split: str) -> SizedDataset:
-        """Return the samples of `split`, one of `splits_of`, in the order of its file."""
+        """Return the samples of `split`, one of `splits_of`, in file order, with the references that score them."""
 
     @abstractmethod
+    def build_head(self, **sizes: Any) -> nn.Module:
+        """Build the task's head from the sizes that the heads of all tasks share."""
+
     def build_model(self, genotype: Genotype, pretrained_words: bool) -> MMNasNet:
-        """Build the network for the vocabularies at hand, its embedding from word vectors if asked."""
+        """Build the network for the vocabularies at hand.
 
-    def with_totals(self, batch: Batch) -> Batch:
-        """Add the sums over a whole batch, as scalars, that the loss of a part of it is divided by."""
-        return batch
+        With `pretrained_words` the embedding starts from word vectors; without, its weights are expected
+        from a checkpoint.
+        """
+        model, paths, words = self.config.model, self.config.paths, self.vocabularies["tokens"]
+        head = self.build_head(
+            hidden=model.hidden_size,
+            pooling_size=model.pooling_size,
+            glimpses=model.glimpses,
+            pooled=model.pooled_size,
+            dropout=model.dropout,
+        )
+        vectors = None
+        if pretrained_words:
+            vectors = word_vectors(words, paths.word_vectors, self.config.files.cache, search=paths.data)
+        return build_network(
+            genotype=genotype,
+            head=head,
+            sizes=Sizes(model.hidden_size, model.relation_size, model.head_scale, model.dropout),
+            vocabulary_size=len(words),
+            word_size=model.word_size,
+            feature_size=model.feature_size,
+            box_size=model.box_size,
+            word_vectors=vectors,
+        )
 
-    def before_epoch(self, model: MMNasNet, epoch: int, tools: Tools) -> None:
-        """Prepare epoch `epoch` (from 0) with the model in evaluation mode; not called again on resuming it."""
+    def explain_misfit(self, parameter: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str | None:
+        """Return why a checkpoint's weight has another shape than the network's, and the remedy, or None."""
+        for part, (what, files) in self.counted.items():
+            if part in parameter and found[1:] == expected[1:]:
+                return (
+                    f"it was trained with {found[0]} {what}, the data gives {expected[0]}: "
+                    f"put {files} that it was trained with under --DATA_PATH"
+                )
+        if parameter == "region_stem.linear.weight" and found[:1] == expected[:1]:
+            widths = f"it was trained with region features {found[1]} wide, these are {expected[1]}"
+            return f"{widths}: {self.feature_hint}, or set model.feature_size by --CFG"
+        return None
+
+    def before_epoch(self, model: MMNasNet, epoch: int, tools: Tools, datasets: Sequence[Any]) -> None:
+        """Prepare the data sets for epoch `epoch` (from 0), model in evaluation mode; not repeated on resuming."""
         return
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self, datasets: Sequence[Any]) -> dict[str, Tensor]:
         """Return what `before_epoch` prepared, for checkpoints."""
         return {}
 
-    def restore_state(self, state: dict[str, Tensor]) -> None:
-        """Take up what `state` gave. Raises `CheckpointError` when it does not fit the data."""
+    def restore_state(self, datasets: Sequence[Any], state: dict[str, Tensor]) -> None:
+        """Restore what `state` returned. Raises `CheckpointError` when it does not fit the data."""
         return
+
+    def with_totals(self, batch: Batch) -> Batch:
+        """Add the sums over a whole batch, as scalars, by which the loss of each part of it is divided."""
+        return batch
 
     def parts(self, batch: Batch, count: int) -> list[Batch]:
         """Cut a batch along its samples into `count` batches; scalars go to each of them."""
         pieces = {
             name: tensor.tensor_split(count) if tensor.ndim else [tensor] * count for name, tensor in batch.items()
         }
-        return [{name: piece[position] for name, piece in pieces.items()} for position in range(count)]
+        return [{name: piece[number] for name, piece in pieces.items()} for number in range(count)]
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Run the model once; return the scalar to minimise as `total`, and its parts by name."""
+        """Run the model once; return the scalar to minimize as `total`, and its parts by name."""
 
     @abstractmethod
     def predict(self, model: nn.Module, batch: Batch) -> list[Record]:
         """Run the model in evaluation mode; return one record per sample with its `index`."""
 
     @abstractmethod
-    def score(self, records: list[Record], split: str) -> Result:
-        """Turn the records of every sample of `split`, sorted by index, into a result."""
+    def score(self, predictions: list[Record], dataset: Any) -> Result:
+        """Score the predictions for all samples, sorted by index, against the references of `dataset`."""
 
-    def evaluate(self, model: nn.Module, loader: Iterable[Batch], split: str, tools: Tools) -> Result:
-        """Predict this process's batches, gather the records of all processes, score them."""
-        records = [record for batch in loader for record in self.predict(model, batch)]
-        return self.score(sorted(tools.gather(records), key=lambda record: record["index"]), split)
+    def evaluate(self, model: nn.Module, loader: Iterable[Batch], dataset: Any, tools: Tools) -> Result:
+        """Predict this process's batches, gather the predictions of all processes, score them."""
+        predictions = [record for batch in loader for record in self.predict(model, batch)]
+        return self.score(sorted(tools.gather(predictions), key=lambda record: record["index"]), dataset)
 
-    def check_result(self, path: Path, split: str) -> None:
-        """Check the predictions that were written for `split`. Raises `DataError` naming what is wrong."""
-        return
+    @abstractmethod
+    def check(self, report: Report, full: bool) -> None:
+        """Report on the files that training reads, using its own readers; `full` reads every image's features."""
 
-    def use_vocabularies(self, vocabularies: Mapping[str, list[str]]) -> None:
-        """Take the word lists of a checkpoint. Raises `CheckpointError` when they are another task's."""
-        wanted = set(self.vocabulary_names)
-        if set(vocabularies) != wanted:
-            raise CheckpointError(
-                f"checkpoint holds vocabularies {sorted(vocabularies)}, {self.name} needs {sorted(wanted)}"
-            )
-        self.vocabularies = {name: list(words) for name, words in vocabularies.items()}
+
+def warn_missing(what: str, splits: Sequence[str]) -> None:
+    """Warn about splits whose texts cannot contribute to the vocabulary."""
+    if splits:
+        log.warning("no %s of %s: the vocabulary differs from the published one", what, ", ".join(splits))

@@ -1,8 +1,8 @@
 """Hard negatives: of some random candidates, those that the model takes for the right ones.
 
 Candidates are drawn so that every image is read once or twice: the images are put in a random order, and the
-captions of the image at a place are tried with the images at the places that follow, which are a random choice
-of the others. An image's candidates are a random choice of the captions that were tried with it.
+captions of each image are tried with the images that follow it in that order, which are a random choice of the
+others. An image's candidates are a random choice of the captions that were tried with it.
 
 Letters: I images, C = 5 I captions, W candidates of a caption, B best of them.
 """
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mmnas.data.matching import PairDataset, stack_tokens
+from mmnas.data.ragged import Ragged
 from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE
 from mmnas.models.pair_scorer import ImageStates, PairScorer
 from mmnas.tasks.base import Tools
@@ -48,17 +49,13 @@ def hard_negatives(
     found = best_images(scores, order, best)
     rng = np.random.default_rng((seed, epoch, 4))
     every = np.arange(len(found))
-    return np.stack(
-        [
-            captions[every // CAPTIONS_PER_IMAGE, rng.integers(captions.shape[1], size=len(found))],
-            found[every, rng.integers(found.shape[1], size=len(found))],
-        ],
-        axis=1,
-    )
+    caption = captions[every // CAPTIONS_PER_IMAGE, rng.integers(captions.shape[1], size=len(found))]
+    image = found[every, rng.integers(found.shape[1], size=len(found))]
+    return np.stack([caption, image], axis=1)
 
 
 def best_images(scores: np.ndarray, order: np.ndarray, best: int) -> np.ndarray:
-    """Return each caption's best images (C, B) from scores (I, 5, W) of places in `order` (I,)."""
+    """Return each caption's best images (C, B) from scores (I, 5, W) in the order of `order` (I,)."""
     images, each, _ = scores.shape
     offsets = _highest(scores, best)  # (I, 5, B)
     found = order[(np.arange(images)[:, None, None] + 1 + offsets) % images]
@@ -72,9 +69,9 @@ def best_captions(
 ) -> np.ndarray:
     """Return each image's best captions (I, B) out of `candidates` random ones of those tried with it."""
     images, each, width = scores.shape
-    places = (np.arange(images)[:, None] - 1 - np.arange(width)) % images  # (I, W): whose captions were tried
-    tried: np.ndarray = scores[places, :, np.arange(width)].reshape(images, -1)  # (I, W * 5)
-    captions: np.ndarray = (order[places][..., None] * each + np.arange(each)).reshape(images, -1)
+    indices = (np.arange(images)[:, None] - 1 - np.arange(width)) % images  # (I, W): whose captions were tried
+    tried: np.ndarray = scores[indices, :, np.arange(width)].reshape(images, -1)  # (I, W * 5)
+    captions: np.ndarray = (order[indices][..., None] * each + np.arange(each)).reshape(images, -1)
     kept = np.argsort(rng.random(tried.shape, dtype=np.float32), axis=1)[:, :candidates]
     tried, captions = (np.take_along_axis(values, kept, axis=1) for values in (tried, captions))
     by_image = np.empty((images, min(best, tried.shape[1])), np.int64)
@@ -83,14 +80,14 @@ def best_captions(
 
 
 def _highest(scores: np.ndarray, count: int) -> np.ndarray:
-    """Return the places of the `count` highest scores along the last axis, the first among equals."""
+    """Return the indices of the `count` highest scores along the last axis, the first among equals."""
     return np.argsort(-scores, axis=-1, kind="stable")[..., :count]
 
 
 def _window_scores(
     scorer: PairScorer, data: PairDataset, tools: Tools, order: np.ndarray, width: int, epoch: int
 ) -> np.ndarray:
-    """Return scores (I, 5, W): captions of the image at each place of `order` with the images that follow it."""
+    """Return scores (I, 5, W): the captions of each image of `order` with the images that follow it there."""
     images = len(order)
     firsts = range(tools.rank * UNIT, images, UNIT * tools.processes)
     batches = [order[(first + np.arange(min(UNIT + width, images))) % images].tolist() for first in firsts]
@@ -112,16 +109,16 @@ def _unit_scores(
     """Return scores (captions, W) of captions, five for each of the first images, with the images that follow."""
     scores = np.empty((len(captions), width), np.float32)
     own = np.arange(len(captions)) // CAPTIONS_PER_IMAGE
-    for places, tokens in token_groups(scorer, data.tokens, captions, states.regions.device):
-        rows = torch.from_numpy((own[places, None] + 1 + np.arange(width)) % len(states)).to(tokens.device)
-        scores[places] = scorer.score(states, rows, scorer.captions(tokens)).cpu().numpy()
+    for indices, tokens in token_groups(scorer, data.tokens, captions, states.regions.device):
+        rows = torch.from_numpy((own[indices, None] + 1 + np.arange(width)) % len(states)).to(tokens.device)
+        scores[indices] = scorer.score(states, rows, scorer.captions(tokens)).cpu().numpy()
     return scores
 
 
 def token_groups(
-    scorer: PairScorer, tokens, captions: np.ndarray, device: torch.device
+    scorer: PairScorer, tokens: Ragged, captions: np.ndarray, device: torch.device
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Yield places in `captions` whose texts are equally long, and their token ids (places, T)."""
+    """Yield indices in `captions` whose texts are equally long, and their token ids (indices, T)."""
     lengths = np.array([len(tokens[int(caption)]) for caption in captions])
-    for places in scorer.groups(lengths):
-        yield places, stack_tokens(tokens, captions[places], device)
+    for indices in scorer.groups(lengths):
+        yield indices, stack_tokens(tokens, captions[indices], device)

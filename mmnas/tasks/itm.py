@@ -1,12 +1,12 @@
-"""Image-text matching on Flickr30K and COCO (paper sections 3.3 and 4): data set, head, losses, evaluation.
+"""Image-text matching on Flickr30K and COCO (paper sections 3.3 and 4): losses, score, check.
 
 Letters: B batch, I images, C captions.
 """
 
 import dataclasses
-import logging
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,30 +14,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmnas.batch import Batch
-from mmnas.config import Config, Flag
+from mmnas.config import Config
 from mmnas.data import scan_precomp
-from mmnas.data.features import require_images
-from mmnas.data.matching import ImageDataset, PairDataset
+from mmnas.data.features import RegionSource
+from mmnas.data.matching import ImageDataset, PairDataset, RetrievalDataset
 from mmnas.data.ragged import Ragged
-from mmnas.data.scan_precomp import Captions
+from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE, Captions
 from mmnas.data.sources import matching_features
 from mmnas.errors import CheckpointError, ConfigError, DataError
-from mmnas.genotype import Genotype
 from mmnas.metrics.retrieval import FOLDS, RECALLS, folds, mean_figures, retrieval_figures, rsum
 from mmnas.models.heads import FusionHead
 from mmnas.models.network import MMNasNet
 from mmnas.models.pair_scorer import PairScorer
-from mmnas.tasks.base import Record, Result, Task, Tools, weight_share
+from mmnas.tasks.base import Record, Result, Task, Tools, warn_missing, weight_samples
 from mmnas.tasks.hard_negatives import hard_negatives, random_negatives
-from mmnas.tasks.network import head_sizes, network_of
+from mmnas.tasks.report import Report
 from mmnas.tasks.retrieval import best_lists, score_images
 from mmnas.text.tokenizer import tokenize
 from mmnas.text.vocabulary import Vocabulary
-from mmnas.typed import require_one_of
 
-log = logging.getLogger(__name__)
-
-LOSSES = ("bce", "margin")
 MARGIN = 0.2
 # Protocol -> its data set, the split that it calls test, and the folds whose figures it averages.
 PROTOCOLS = {
@@ -45,6 +40,10 @@ PROTOCOLS = {
     "coco5k": ("coco", "testall", 1),
     "coco1k": ("coco", "testall", FOLDS),
 }
+# Images of the published test splits, which give the protocols their names; regions of an image, fewest and most.
+PUBLISHED_IMAGES = {"flickr": {"test": 1000}, "coco": {"testall": 5000}}
+PUBLISHED_REGIONS = (36, 36)
+NEEDED_SPLITS = ("train", "dev")
 
 
 class ITMTask(Task):
@@ -53,98 +52,85 @@ class ITMTask(Task):
     name = "itm"
     splits = ("train",)
     headline = "rsum"
-    vocabulary_names = ("tokens",)
-    flags = (
-        Flag("--DATASET", "data.dataset", "data", "which data set", "flickr", choices=scan_precomp.DATASETS),
-        Flag(
-            "--PROTOCOL",
-            "data.protocol",
-            "data",
-            "which images are scored against each other",
-            "flickr1k, or coco5k",
-            choices=tuple(PROTOCOLS),
-        ),
-        Flag("--LOSS", "training.loss", "training", "loss of pairs and negatives", "bce", choices=LOSSES),
-    )
+    flags = {"--DATASET": "data.dataset", "--PROTOCOL": "data.protocol", "--LOSS": "training.loss"}
+    choices = {
+        "data.dataset": scan_precomp.DATASETS,
+        "data.protocol": tuple(PROTOCOLS),
+        "training.loss": ("bce", "margin"),
+    }
+    free_keys = ("data.protocol",)
 
     @classmethod
     def settle(cls, config: Config) -> Config:
-        """Let the protocol follow from the data set; check what the flags check in a YAML too."""
-        data, loss = config.data, config.training.loss
-        for key, value, valid in (
-            ("data.dataset", data.dataset, scan_precomp.DATASETS),
-            ("data.protocol", data.protocol or "flickr1k", PROTOCOLS),
-            ("training.loss", loss, LOSSES),
-        ):
-            require_one_of(key, value, valid)
-        own = [name for name, (dataset, *_) in PROTOCOLS.items() if dataset == data.dataset]
-        protocol = data.protocol or own[0]
+        """Let the protocol follow from the data set."""
+        dataset = config.data.dataset
+        own = [name for name, (of, *_) in PROTOCOLS.items() if of == dataset]
+        protocol = config.data.protocol or own[0] if own else "flickr1k"
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, protocol=protocol))
+        super().settle(config)
         if protocol not in own:
-            raise ConfigError(
-                f"--PROTOCOL={protocol} is none of --DATASET={data.dataset}; valid ones: {', '.join(own)}"
-            )
-        return dataclasses.replace(config, data=dataclasses.replace(data, protocol=protocol))
+            raise ConfigError(f"--PROTOCOL={protocol} is none of --DATASET={dataset}; valid ones: {', '.join(own)}")
+        return config
 
     def build_vocabularies(self) -> dict[str, list[str]]:
-        """Make words from the captions of all splits, as published; a split that lacks is warned of."""
+        """Make words from the captions of all splits, as published; warn about missing splits."""
         root, dataset = self.config.paths.data, self.config.data.dataset
         splits = scan_precomp.splits_of(dataset)
         paths = {split: scan_precomp.captions_path(root, dataset, split) for split in splits}
-        absent = [split for split, path in paths.items() if not path.is_file()]
-        if len(absent) == len(splits):
+        missing = [split for split, path in paths.items() if not path.is_file()]
+        if len(missing) == len(splits):
             raise DataError(f"no captions of {dataset} in {paths['train'].parent}: put {paths['train'].name} there")
-        if absent:
-            log.warning("no captions of %s: the vocabulary differs from the published one", ", ".join(absent))
-        present = (path for split, path in paths.items() if split not in absent)
+        warn_missing("captions", missing)
+        present = (path for split, path in paths.items() if split not in missing)
         texts = (text for path in present for text in scan_precomp.read_captions(path))
         return {"tokens": list(Vocabulary.from_token_lists(map(tokenize, texts)).words)}
 
     def training_set(self) -> PairDataset:
         """Return a sample for every caption of the train split."""
-        self.pair_sets = [self._pairs(self._read("train"))]
-        return self.pair_sets[0]
+        return self._pairs(self._read("train"))
 
     def search_sets(self) -> tuple[PairDataset, PairDataset]:
         """Cut the train split between images, so that neither part sees the other's, nor their captions."""
         whole = self._read("train")
-        cut = weight_share(len(whole.image_ids))
-        self.pair_sets = [self._pairs(part) for part in (whole.images(0, cut), whole.images(cut, None))]
-        return self.pair_sets[0], self.pair_sets[1]
+        cut = weight_samples(len(whole.image_ids))
+        return self._pairs(whole.images(0, cut)), self._pairs(whole.images(cut, None))
 
-    def _pairs(self, split: Captions) -> PairDataset:
-        if len(split.image_ids) < 2:
+    def _pairs(self, captions: Captions) -> PairDataset:
+        if len(captions.image_ids) < 2:
             raise DataError("the train split, or a part of it to search on, has one image: negatives need a second")
-        return PairDataset(self._images(split, "training captions"), self._tokens(split))
+        return PairDataset(self._images(captions, "training captions"), self._tokens(captions))
 
-    def evaluation_set(self, split: str) -> ImageDataset:
-        """Return the images of val (dev) or of the protocol's test split; the task keeps the captions."""
-        self.scored = self._read({"val": "dev", "test": PROTOCOLS[self.config.data.protocol][1]}[split])
-        self.scored_tokens = self._tokens(self.scored)
-        self.folds = folds(len(self.scored.image_ids), PROTOCOLS[self.config.data.protocol][2])
-        return self._images(self.scored, f"{split} captions")
+    def evaluation_set(self, split: str) -> RetrievalDataset:
+        """Return the images and captions of val (dev) or of the protocol's test split."""
+        _, test, parts = PROTOCOLS[self.config.data.protocol]
+        captions = self._read({"val": "dev", "test": test}[split])
+        images = self._images(captions, f"{split} captions")
+        return RetrievalDataset(images, captions, self._tokens(captions), folds(len(images), parts))
 
     def _read(self, split: str) -> Captions:
         return scan_precomp.read_split(self.config.paths.data, self.config.data.dataset, split)
 
-    def _tokens(self, split: Captions) -> Ragged:
-        words, most = Vocabulary(self.vocabularies["tokens"]), self.config.data.max_tokens
-        return Ragged((words.encode(tokenize(text), most) for text in split.texts), np.int32)
+    def _tokens(self, captions: Captions) -> Ragged:
+        words, most = self.words, self.config.data.max_tokens
+        return Ragged((words.encode(tokenize(text), most) for text in captions.texts), np.int32)
 
-    def _images(self, split: Captions, what: str) -> ImageDataset:
-        paths, data = self.config.paths, self.config.data
-        regions = matching_features(paths.data, paths.features, data.dataset, self.config.model.feature_size)
-        require_images(regions, split.image_ids.tolist(), what)
-        return ImageDataset(split.image_ids, regions, data.max_regions)
+    def _images(self, captions: Captions, what: str) -> ImageDataset:
+        regions = self.require_features(captions.image_ids.tolist(), what)
+        return ImageDataset(captions.image_ids, regions, self.config.data.max_regions)
 
-    def build_model(self, genotype: Genotype, pretrained_words: bool) -> MMNasNet:
-        """Build the network with one logit, whose sigmoid is the probability that image and caption match."""
-        head = FusionHead(outputs=1, **head_sizes(self.config))
-        return network_of(self.config, genotype, head, self.vocabularies["tokens"], pretrained_words)
+    def open_features(self) -> RegionSource:
+        """Return the feature store or the folders that the paths name."""
+        paths, dataset = self.config.paths, self.config.data.dataset
+        return matching_features(paths.data, paths.features, dataset, self.config.model.feature_size)
 
-    def before_epoch(self, model: MMNasNet, epoch: int, tools: Tools) -> None:
+    def build_head(self, **sizes: Any) -> FusionHead:
+        """Build the head with one logit, whose sigmoid is the probability that image and caption match."""
+        return FusionHead(outputs=1, **sizes)
+
+    def before_epoch(self, model: MMNasNet, epoch: int, tools: Tools, datasets: Sequence[PairDataset]) -> None:
         """Draw the epoch's negatives: random ones for the first epochs where configured, then hard ones."""
         training = self.config.training
-        for pairs in self.pair_sets:
+        for pairs in datasets:
             if epoch < training.random_negative_epochs:
                 drawn = random_negatives(len(pairs.images), training.seed, epoch)
             else:
@@ -152,18 +138,16 @@ class ITMTask(Task):
                 drawn = hard_negatives(scorer, pairs, tools, training.seed, epoch, *amounts)
             pairs.negatives.copy_(torch.from_numpy(drawn))
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self, datasets: Sequence[PairDataset]) -> dict[str, Tensor]:
         """Return the epoch's negatives: the weights that found them are gone by the epoch's second step."""
-        sets = enumerate(self.pair_sets)
-        return {f"negatives{number or ''}": pairs.negatives.to(torch.int32) for number, pairs in sets}
+        return {name: pairs.negatives.to(torch.int32) for name, pairs in _named(datasets).items()}
 
-    def restore_state(self, state: dict[str, Tensor]) -> None:
-        """Take up the negatives of an epoch that is under way."""
-        for number, pairs in enumerate(self.pair_sets):
-            negatives = state.get(f"negatives{number or ''}")
-            if negatives is None or negatives.shape != pairs.negatives.shape:
+    def restore_state(self, datasets: Sequence[PairDataset], state: Mapping[str, Tensor]) -> None:
+        """Restore the negatives of an unfinished epoch."""
+        for name, pairs in _named(datasets).items():
+            if name not in state or state[name].shape != pairs.negatives.shape:
                 raise CheckpointError("the checkpoint's negatives are of other captions: resume with the same data")
-            pairs.negatives.copy_(negatives)
+            pairs.negatives.copy_(state[name])
 
     def parts(self, batch: Batch, count: int) -> list[Batch]:
         """Cut a batch along its samples; each part keeps the images and captions that it needs."""
@@ -182,32 +166,58 @@ class ITMTask(Task):
         return {"total": matching_loss(own, with_caption, with_image, self.config.training.loss)}
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Record]:
-        """Return the probability that image and caption match, for captions that stand beside their images."""
+        """Return the probability that image and caption match, for captions paired with images."""
         probabilities = model(batch)[:, 0].float().sigmoid()  # (B, 1) -> (B,)
         pairs = zip(batch["index"].tolist(), probabilities.tolist(), strict=True)
         return [{"index": index, "probability": probability} for index, probability in pairs]
 
-    def evaluate(self, model: nn.Module, loader: Iterable[Batch], split: str, tools: Tools) -> Result:
+    def evaluate(
+        self, model: nn.Module, loader: Iterable[Batch], dataset: RetrievalDataset, tools: Tools
+    ) -> Result:
         """Score this process's images with every caption (of their fold), gather the rows, rank."""
         scorer = PairScorer(cast(MMNasNet, model))  # a compiled network has its parts, too
-        records = score_images(scorer, loader, self.scored_tokens, self.folds, tools)
-        return self.score(sorted(tools.gather(records), key=lambda record: record["index"]), split)
+        rows = tools.gather(score_images(scorer, loader, dataset, tools))
+        return self.score(sorted(rows, key=lambda row: row["index"]), dataset)
 
-    def score(self, records: list[Record], split: str) -> Result:
+    def score(self, predictions: list[Record], dataset: RetrievalDataset) -> Result:
         """Recalls in percent, both directions; their sum is the headline. Logits rank: a sigmoid may saturate."""
-        logits = np.stack([record["logits"] for record in records])  # (I, C)
-        each = scan_precomp.CAPTIONS_PER_IMAGE
-        figures = mean_figures(
-            [retrieval_figures(logits[fold, fold.start * each : fold.stop * each]) for fold in self.folds]
-        )
-        recalls = {
-            f"{short} R@{k}": figures[direction][f"r{k}"]
-            for short, direction in (("text", "image_to_text"), ("image", "text_to_image"))
-            for k in RECALLS
-        }
-        total = rsum(figures)
-        metrics = {"protocol": self.config.data.protocol, **figures, "rsum": total}
-        return Result(best_lists(logits, self.scored), {"rsum": total, **recalls}, metrics, {"scores": logits})
+        logits = np.stack([prediction["logits"] for prediction in predictions])  # (I, C)
+        each = CAPTIONS_PER_IMAGE
+        blocks = (logits[fold, fold.start * each : fold.stop * each] for fold in dataset.folds)
+        figures = mean_figures(list(map(retrieval_figures, blocks)))
+        summary = {"rsum": rsum(figures)}
+        for short, direction in (("text", "image_to_text"), ("image", "text_to_image")):
+            summary |= {f"{short} R@{k}": figures[direction][f"r{k}"] for k in RECALLS}
+        metrics = {"protocol": self.config.data.protocol, **figures, "rsum": summary["rsum"]}
+        return Result(best_lists(logits, dataset.captions), summary, metrics, {"scores": logits})
+
+    def check(self, report: Report, full: bool) -> None:
+        """Check captions, ids and features; the test splits may be missing."""
+        root, dataset = Path(self.config.paths.data), self.config.data.dataset
+        report.title(f"files under {root}")
+        if dataset == "flickr":
+            report.file(root / "itm" / "dataset_flickr30k.json")
+        found: dict[str, Captions] = {}
+        for split in scan_precomp.splits_of(dataset):
+            path = scan_precomp.captions_path(root, dataset, split)
+            present = [report.file(path), report.file(path.with_name(f"{split}_ids.txt"))]
+            with report.catching(needed=any(present) or split in NEEDED_SPLITS):
+                found[split] = self._read(split)
+        report.title("captions")
+        for split, captions in found.items():
+            published = PUBLISHED_IMAGES[dataset].get(split)
+            what = f"images of {split}, {CAPTIONS_PER_IMAGE} captions each"
+            report.count(what, len(captions.image_ids), published)
+        report.words((tokenize(text) for captions in found.values() for text in captions.texts), self.config)
+        report.title("region features")
+        images = {split: captions.image_ids.tolist() for split, captions in found.items()}
+        with report.catching(), self.hinting():
+            report.features(self.open_features(), images, NEEDED_SPLITS, full, PUBLISHED_REGIONS)
+
+
+def _named(datasets: Sequence[PairDataset]) -> dict[str, PairDataset]:
+    """Return the data sets under the names that their negatives have in checkpoints."""
+    return {f"negatives{number or ''}": pairs for number, pairs in enumerate(datasets)}
 
 
 def matching_loss(positive: Tensor, negative_caption: Tensor, negative_image: Tensor, loss: str) -> Tensor:

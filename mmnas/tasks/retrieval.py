@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmnas.batch import Batch
-from mmnas.data.ragged import Ragged
+from mmnas.data.matching import RetrievalDataset
 from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE, Captions
 from mmnas.models.pair_scorer import ImageStates, PairScorer
 from mmnas.tasks.base import Record, Tools
@@ -23,40 +23,38 @@ IMAGES_BUDGET = 2**31
 
 
 def score_images(
-    scorer: PairScorer, loader: Iterable[Batch], tokens: Ragged, folds: list[slice], tools: Tools
+    scorer: PairScorer, loader: Iterable[Batch], dataset: RetrievalDataset, tools: Tools
 ) -> list[Record]:
     """Return a record of each image of `loader`: its `index` and `logits` (C,), NaN for captions of other folds.
 
-    `folds` are slices of images. The scores of an image do not depend on which others this process has.
+    The scores of an image do not depend on which others this process has.
     """
     records = []
-    for places, states in _in_turns((batch["index"], scorer.images(batch)) for batch in loader):
-        rows = _score_rows(scorer, places, states, tokens, folds, tools)
-        indices = np.concatenate(places).tolist()
-        records += [{"index": index, "logits": row} for index, row in zip(indices, rows, strict=True)]
+    for indices, states in _in_turns((batch["index"], scorer.images(batch)) for batch in loader):
+        rows = _score_rows(scorer, indices, states, dataset, tools)
+        numbers = np.concatenate(indices).tolist()
+        records += [{"index": index, "logits": row} for index, row in zip(numbers, rows, strict=True)]
     return records
 
 
 def _score_rows(
     scorer: PairScorer,
-    places: list[np.ndarray],
+    indices: list[np.ndarray],
     states: list[ImageStates],
-    tokens: Ragged,
-    folds: list[slice],
+    dataset: RetrievalDataset,
     tools: Tools,
 ) -> np.ndarray:
     """Return logits (images, C), NaN across folds; each caption is encoded once for all these images."""
-    each = CAPTIONS_PER_IMAGE
-    rows = np.full((sum(map(len, places)), len(tokens)), np.nan, np.float32)
-    starts = np.cumsum([0, *map(len, places)])
-    with tools.progress(None, "captions", total=rows.shape[1], leave=False) as bar:
-        for fold in folds:
+    each, tokens, device = CAPTIONS_PER_IMAGE, dataset.tokens, states[0].regions.device
+    starts = np.cumsum([0, *map(len, indices)])
+    rows = np.full((starts[-1], len(tokens)), np.nan, np.float32)
+    with tools.progress(None, "captions", total=len(tokens), leave=False) as bar:
+        for fold in dataset.folds:
             captions = np.arange(fold.start * each, fold.stop * each)
-            device = states[0].regions.device
             for chosen, ids in token_groups(scorer, tokens, captions, device):
                 encoded = scorer.captions(ids)
-                for start, indices, images in zip(starts, places, states, strict=False):
-                    inside = np.flatnonzero((fold.start <= indices) & (indices < fold.stop))
+                for start, numbers, images in zip(starts, indices, states, strict=False):
+                    inside = np.flatnonzero((fold.start <= numbers) & (numbers < fold.stop))
                     wanted = torch.from_numpy(inside).to(device).expand(len(chosen), -1)  # (captions, images)
                     logits = scorer.score(images, wanted, encoded).T.cpu().numpy()
                     rows[np.ix_(start + inside, captions[chosen])] = logits
@@ -68,41 +66,33 @@ def _in_turns(
     batches: Iterable[tuple[Tensor, ImageStates]],
 ) -> Iterator[tuple[list[np.ndarray], list[ImageStates]]]:
     """Yield indices and states of batches, as many at a time as the budget has room for."""
-    places, states = [], []
+    indices, states = [], []
     for index, images in batches:
-        places.append(index.cpu().numpy())
+        indices.append(index.cpu().numpy())
         states.append(images)
         if sum(each.size for each in states) >= IMAGES_BUDGET:
-            yield places, states
-            places, states = [], []
+            yield indices, states
+            indices, states = [], []
     if states:
-        yield places, states
+        yield indices, states
 
 
-def best_lists(logits: np.ndarray, split: Captions) -> list[Record]:
+def best_lists(logits: np.ndarray, captions: Captions) -> list[Record]:
     """Return the ten best captions of each image, then the ten best images of each caption, by logits (I, C)."""
-    ids, texts = split.image_ids.tolist(), split.texts
-    of_images = [
-        {
-            "image_id": ids[image],
-            "captions": [{"caption": c, "text": texts[c], "probability": p} for c, p in best],
-        }
-        for image, best in enumerate(_best(logits))
-    ]
-    of_captions = [
-        {
-            "caption": caption,
-            "text": texts[caption],
-            "image_id": ids[caption // CAPTIONS_PER_IMAGE],
-            "images": [{"image_id": ids[image], "probability": p} for image, p in best],
-        }
-        for caption, best in enumerate(_best(logits.T))
-    ]
-    return of_images + of_captions
+    ids, texts = captions.image_ids.tolist(), captions.texts
+    rows: list[Record] = []
+    for image, best in enumerate(_best(logits)):
+        listed = [{"caption": c, "text": texts[c], "probability": p} for c, p in best]
+        rows.append({"image_id": ids[image], "captions": listed})
+    for caption, best in enumerate(_best(logits.T)):
+        listed = [{"image_id": ids[image], "probability": p} for image, p in best]
+        own = ids[caption // CAPTIONS_PER_IMAGE]
+        rows.append({"caption": caption, "text": texts[caption], "image_id": own, "images": listed})
+    return rows
 
 
 def _best(logits: np.ndarray) -> Iterator[list[tuple[int, float]]]:
-    """Yield for each row its highest columns and their probabilities, highest first; NaN takes no part."""
+    """Yield for each row its highest columns and their probabilities, highest first, without NaN."""
     for row in np.where(np.isnan(logits), -np.inf, logits):
         columns = np.argsort(-row, kind="stable")[:LISTED]
         columns = columns[np.isfinite(row[columns])]

@@ -1,4 +1,4 @@
-"""Whether a result file can be submitted to the VQA evaluation server.
+"""Whether rows can be submitted to the VQA evaluation server.
 
 That takes `[{"answer": str, "question_id": int}, ...]` with every question of the split exactly once.
 """
@@ -7,71 +7,47 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-from mmnas.errors import DataError
-from mmnas.files import PathLike, read_json
 from mmnas.typed import shown
 
-_FORM = '{"answer": text, "question_id": whole number}'
+_FORM = '{"answer": text, "question_id": integer}'
 
 
-def check_submission(
-    result_path: PathLike, question_ids: Collection[int], answers: Collection[str] | None = None
-) -> list[str]:
-    """Return what is wrong with a result file, a line for each kind of fault; nothing when it can be submitted.
+def find_faults(rows: Any, question_ids: Collection[int], answers: Collection[str] | None = None) -> list[str]:
+    """Return what is wrong with a result's rows, a line for each kind of fault; nothing when it can be submitted.
 
     Each line has the number of such faults and the first one. `answers` is the vocabulary that an answer must
-    come from; None takes any text.
+    come from; None allows any text.
     """
-    try:
-        rows = read_json(result_path, "result file")
-    except DataError as exception:
-        return [str(exception)]
     if not isinstance(rows, list):
-        return [f"{result_path} must hold a list of {_FORM}: write it by --RUN=test"]
-    malformed = [f"{shown(row)} at place {place}" for place, row in enumerate(rows) if not _well_formed(row)]
-    entries = [row for row in rows if _well_formed(row)]
+        return [f"must hold a list of {_FORM}: write it by --RUN=test"]
+    entries = [row for row in rows if _is_well_formed(row)]
+    counts, asked = Counter(row["question_id"] for row in entries), set(question_ids)
+    known = None if answers is None else set(answers)
     faults = {
-        f"entries are not of the form {_FORM}: write them by --RUN=test": malformed,
-        **_id_faults([row["question_id"] for row in entries], question_ids),
-        "answers are not of the checkpoint: it is not the one that wrote them": _unknown(entries, answers),
-    }
-    return [
-        f"{result_path}: {len(examples)} {fault}; first {examples[0]}"
-        for fault, examples in faults.items()
-        if examples
-    ]
-
-
-def _well_formed(row: Any) -> bool:
-    """Whether an entry has the two keys alone and their very types: true is no question id."""
-    return (
-        type(row) is dict
-        and row.keys() == {"answer", "question_id"}
-        and type(row["answer"]) is str
-        and type(row["question_id"]) is int
-    )
-
-
-def _id_faults(answered: list[int], question_ids: Collection[int]) -> dict[str, list[str]]:
-    """Return the question ids that are there more than once, are foreign, or lack, by what is wrong."""
-    counts, asked = Counter(answered), set(question_ids)
-    return {
+        f"entries are not of the form {_FORM}: write them by --RUN=test": [
+            f"{shown(row)} at index {index}" for index, row in enumerate(rows) if not _is_well_formed(row)
+        ],
         "questions are answered more than once: keep one answer of each": [
-            f"question {question_id}, {count} times" for question_id, count in counts.items() if count > 1
+            f"question {number}, {count} times" for number, count in counts.items() if count > 1
         ],
         "answers are to questions that are not in the questions file: it is of another split": [
-            f"question {question_id}" for question_id in counts if question_id not in asked
+            f"question {number}" for number in counts if number not in asked
         ],
         "questions have no answer: score the whole split": [
-            f"question {question_id}" for question_id in question_ids if question_id not in counts
+            f"question {number}" for number in question_ids if number not in counts
+        ],
+        "answers are not of the checkpoint: it is not the one that wrote them": [
+            f"{shown(row['answer'])} to question {row['question_id']}"
+            for row in entries
+            if known is not None and row["answer"] not in known
         ],
     }
+    return [f"{len(examples)} {fault}; first {examples[0]}" for fault, examples in faults.items() if examples]
 
 
-def _unknown(entries: list[dict[str, Any]], answers: Collection[str] | None) -> list[str]:
-    known = None if answers is None else set(answers)
-    return [
-        f"{shown(entry['answer'])} to question {entry['question_id']}"
-        for entry in entries
-        if known is not None and entry["answer"] not in known
-    ]
+def _is_well_formed(row: Any) -> bool:
+    """Whether an entry has exactly the two keys, of exactly their types: true is no question id."""
+    return type(row) is dict and {key: type(value) for key, value in row.items()} == {
+        "answer": str,
+        "question_id": int,
+    }

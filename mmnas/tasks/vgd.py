@@ -1,45 +1,46 @@
-"""Visual grounding on RefCOCO, RefCOCO+ and RefCOCOg (paper sections 3.3 and 4): data set, head, evaluation.
+"""Visual grounding on RefCOCO, RefCOCO+ and RefCOCOg (paper sections 3.3 and 4): data set, head, score, check.
 
-Letters: B batch, N regions of the batch, K regions of an image. Boxes are xyxy pixels, inclusive.
+Letters: B batch, N regions of the batch, K regions of an image, E expressions. Boxes are xyxy pixels, inclusive.
 """
 
 import dataclasses
-import logging
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from mmnas.batch import Batch
-from mmnas.boxes import nms
+from mmnas.boxes import nms, pairwise_iou
 from mmnas.boxes.geometry import clip_boxes, decode_boxes, paired_iou, unnormalise_offsets
-from mmnas.config import Config, Flag, ModelConfig
+from mmnas.config import Config, DataConfig, ModelConfig
 from mmnas.data import refs
-from mmnas.data.features import RegionSource, require_images
-from mmnas.data.ragged import Ragged
+from mmnas.data.features import Regions, RegionSource
 from mmnas.data.refs import Expression
+from mmnas.data.samples import TextDataset
 from mmnas.data.sources import KINDS, feature_width, grounding_features
-from mmnas.data.store import region_counts
 from mmnas.errors import ConfigError
-from mmnas.genotype import Genotype
-from mmnas.metrics.grounding import grounding_accuracy, proposal_quality
+from mmnas.metrics.grounding import CORRECT_IOU, grounding_accuracy, proposal_quality
 from mmnas.models.heads import GroundingHead
-from mmnas.models.network import MMNasNet
-from mmnas.tasks.base import Record, Result, Task
+from mmnas.tasks.base import Record, Result, Task, warn_missing
 from mmnas.tasks.grounding_loss import LOSSES, grounding_loss, grounding_targets, loss_totals
-from mmnas.tasks.network import head_sizes, network_of
+from mmnas.tasks.report import Report
 from mmnas.text.vocabulary import Vocabulary
-from mmnas.typed import require_one_of
 
-log = logging.getLogger(__name__)
-
-# A record lists so many boxes, of which none overlaps a better one by more than this IoU.
 BEST_BOXES, NMS_IOU = 5, 0.5
+"""A prediction lists so many boxes, of which none overlaps a better one by more than this IoU."""
+
+PUBLISHED_EXPRESSIONS = {
+    "refcoco": {"train": 120624, "val": 10834, "testA": 5657, "testB": 5095},
+    "refcoco+": {"train": 120191, "val": 10758, "testA": 5726, "testB": 4889},
+}
+PUBLISHED_REGIONS = {"vg_woref": (100, 100), "coco_mrcn": (1, 100)}
 
 
-class VGDDataset(Dataset):
+class VGDDataset(TextDataset):
     """Expressions, their images' regions and reference boxes; with a `loss`, targets for training."""
 
     def __init__(
@@ -47,36 +48,20 @@ class VGDDataset(Dataset):
         expressions: Sequence[Expression],
         regions: RegionSource,
         words: Vocabulary,
-        max_tokens: int,
-        max_regions: int,
+        limits: DataConfig,
         loss: str | None = None,
     ) -> None:
-        self.regions = regions
-        self.max_regions = max_regions
-        self.loss = loss
-        self.image_ids = np.array([expression.image_id for expression in expressions], np.int64)
+        image_ids = [expression.image_id for expression in expressions]
+        super().__init__(image_ids, (expression.tokens for expression in expressions), regions, words, limits)
+        self.expressions = expressions if loss is None else ()  # a result lists them
         self.references = np.array([expression.box for expression in expressions], np.float32)  # (E, 4)
-        self.tokens = Ragged((words.encode(entry.tokens, max_tokens) for entry in expressions), np.int32)
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
+        self.loss = loss
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        image = self.regions[int(self.image_ids[index])]
-        boxes, reference = image.boxes[: self.max_regions], self.references[index]
-        sample = {
-            "features": image.features[: self.max_regions],
-            "boxes": boxes,
-            "image_sizes": image.image_size,
-            "tokens": self.tokens[index].astype(np.int64),
-            "reference": reference,
-            "index": np.array(index, np.int64),
-        }
-        return sample if self.loss is None else sample | grounding_targets(boxes, reference, self.loss)
-
-    def region_counts(self) -> np.ndarray | None:
-        """Return the regions of each sample where the source knows them, see `region_counts` of feature stores."""
-        return region_counts(self.regions, self.image_ids, self.max_regions)
+        sample = {**super().__getitem__(index), "reference": self.references[index]}
+        if self.loss is not None:
+            sample |= grounding_targets(sample["boxes"], sample["reference"], self.loss)
+        return sample
 
 
 class VGDTask(Task):
@@ -85,22 +70,14 @@ class VGDTask(Task):
     name = "vgd"
     splits = ("train", "train+val")
     headline = "accuracy"
-    vocabulary_names = ("tokens",)
-    flags = (
-        Flag("--DATASET", "data.dataset", "data", "which data set", "refcoco", choices=refs.DATASETS),
-        Flag("--FEAT", "data.feature_kind", "data", "kind of region features", "vg_woref", choices=KINDS),
-        Flag("--LOSS", "training.loss", "training", "loss of the scores", "kld", choices=LOSSES),
-    )
+    flags = {"--DATASET": "data.dataset", "--FEAT": "data.feature_kind", "--LOSS": "training.loss"}
+    choices = {"data.dataset": refs.DATASETS, "data.feature_kind": KINDS, "training.loss": LOSSES}
+    feature_hint = f"{Task.feature_hint}, their kind by {' or '.join(f'--FEAT={kind}' for kind in KINDS)}"
 
     @classmethod
     def settle(cls, config: Config) -> Config:
-        """Let the width of the features follow from their kind; check what the flags check in a YAML too."""
-        for key, value, valid in (
-            ("data.dataset", config.data.dataset, refs.DATASETS),
-            ("data.feature_kind", config.data.feature_kind, KINDS),
-            ("training.loss", config.training.loss, LOSSES),
-        ):
-            require_one_of(key, value, valid)
+        """Let the width of the features follow from their kind."""
+        super().settle(config)
         model, width = config.model, feature_width(config.data.feature_kind)
         if model.feature_size not in (width, ModelConfig.feature_size):
             raise ConfigError(f"model.feature_size {model.feature_size} is not that of --FEAT: leave it out")
@@ -113,44 +90,38 @@ class VGDTask(Task):
         return tuple(split for split in refs.splits_of(self.config.data.dataset) if split.startswith("test"))
 
     def build_vocabularies(self) -> dict[str, list[str]]:
-        """Make words from the expressions of all splits, as published; a split that lacks is warned of."""
-        data = self.config.data
-        splits = refs.splits_of(data.dataset)
-        found = refs.find_expressions(self.config.paths.data, data.dataset, splits)
-        absent = [split for split in splits if split not in found]
-        if absent:
-            log.warning("no expressions of %s: the vocabulary differs from the published one", ", ".join(absent))
-        token_lists = (expression.tokens for expressions in found.values() for expression in expressions)
-        return {"tokens": list(Vocabulary.from_token_lists(token_lists).words)}
+        """Make words from the expressions of all splits, as published; warn about missing splits."""
+        splits = refs.splits_of(self.config.data.dataset)
+        found = self._find(splits)
+        warn_missing("expressions", [split for split in splits if split not in found])
+        return {"tokens": list(Vocabulary.from_token_lists(_token_lists(found)).words)}
+
+    def _find(self, splits: Iterable[str]) -> dict[str, list[Expression]]:
+        return refs.find_expressions(self.config.paths.data, self.config.data.dataset, splits)
 
     def training_set(self) -> VGDDataset:
         """Join the splits that --SPLIT names."""
-        expressions = [entry for split in self.config.split.split("+") for entry in self._read(split)]
+        expressions = [entry for split in self.config.split.split("+") for entry in self._find([split])[split]]
         return self._dataset(expressions, "training expressions", self.config.training.loss)
 
     def evaluation_set(self, split: str) -> VGDDataset:
         """Return val or a test split; one that the data set does not have is an error that lists them."""
-        self.expressions = self._read(split)
-        return self._dataset(self.expressions, f"{split} expressions", None)
-
-    def _read(self, split: str) -> list[Expression]:
-        return refs.require_expressions(self.config.paths.data, self.config.data.dataset, split)
+        return self._dataset(self._find([split])[split], f"{split} expressions", None)
 
     def _dataset(self, expressions: list[Expression], what: str, loss: str | None) -> VGDDataset:
+        regions = self.require_features([expression.image_id for expression in expressions], what)
+        return VGDDataset(expressions, regions, self.words, self.config.data, loss)
+
+    def open_features(self) -> RegionSource:
+        """Return the feature store or the folder that the paths name."""
         paths, data = self.config.paths, self.config.data
-        regions = grounding_features(
+        return grounding_features(
             paths.data, paths.features, data.dataset, data.feature_kind, self.config.model.feature_size
         )
-        image_ids = [expression.image_id for expression in expressions]
-        require_images(regions, image_ids, what)
-        _ = regions[image_ids[0]]  # files of the other kind are refused now, not in the first batch
-        words = Vocabulary(self.vocabularies["tokens"])
-        return VGDDataset(expressions, regions, words, data.max_tokens, data.max_regions, loss)
 
-    def build_model(self, genotype: Genotype, pretrained_words: bool) -> MMNasNet:
-        """Build the network with a score and four box offsets per region."""
-        head = GroundingHead(softmax=self.config.training.loss != "bce", **head_sizes(self.config))
-        return network_of(self.config, genotype, head, self.vocabularies["tokens"], pretrained_words)
+    def build_head(self, **sizes: Any) -> GroundingHead:
+        """Build the head with a score and four box offsets per region."""
+        return GroundingHead(softmax=self.config.training.loss != "bce", **sizes)
 
     def with_totals(self, batch: Batch) -> Batch:
         """Add the numbers of scored samples and matching regions, so that parts add up to the whole."""
@@ -166,7 +137,7 @@ class VGDTask(Task):
     def predict(self, model: nn.Module, batch: Batch) -> list[Record]:
         """Take the box of the region with the highest score, moved by its regression, and the five best.
 
-        With references in the batch, records also say how well box and regions meet them.
+        With references in the batch, records also hold the IoU of the box and the quality of the regions.
         """
         scores, offsets = model(batch)  # (B, N), (B, N, 4)
         moved = decode_boxes(batch["boxes"], unnormalise_offsets(offsets.float()))
@@ -180,19 +151,65 @@ class VGDTask(Task):
             regions = paired_iou(batch["boxes"], batch["reference"][:, None]).cpu()  # (B, N)
             quality = proposal_quality(regions, batch["region_mask"].cpu())
             columns["best_region_iou"], columns["matching_regions"] = quality
-        lists = [column.tolist() for column in columns.values()]
-        records = [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]
-        best_boxes = _best_boxes(boxes, probabilities, batch["region_mask"])
-        for record, found in zip(records, best_boxes, strict=True):
-            record["best"] = found
-        return records
+        lists = {name: column.tolist() for name, column in columns.items()}
+        lists["best"] = _best_boxes(boxes, probabilities, batch["region_mask"])
+        return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
 
-    def score(self, records: list[Record], split: str) -> Result:
-        """Accuracy in percent beside the regions' oracle; the metrics also hold the random region."""
-        columns = ([record[key] for record in records] for key in ("iou", "best_region_iou", "matching_regions"))
+    def score(self, predictions: list[Record], dataset: VGDDataset) -> Result:
+        """Accuracy and the regions' oracle in percent; the metrics also hold the random region."""
+        columns = ([entry[key] for entry in predictions] for key in ("iou", "best_region_iou", "matching_regions"))
         metrics = grounding_accuracy(*columns)
-        predictions = [_prediction(record, self.expressions[record["index"]]) for record in records]
-        return Result(predictions, {name: metrics[name] for name in ("accuracy", "oracle")}, metrics)
+        rows = [_row(entry, dataset.expressions[entry["index"]]) for entry in predictions]
+        return Result(rows, {name: metrics[name] for name in ("accuracy", "oracle")}, metrics)
+
+    def check(self, report: Report, full: bool) -> None:
+        """Check expressions and features; a test split may be missing, val is scored where it is held out."""
+        data = self.config.data
+        report.title(f"files under {self.config.paths.data}")
+        found = self._check_files(report)
+        report.title("expressions")
+        published = PUBLISHED_EXPRESSIONS.get(data.dataset, {})
+        for split in refs.splits_of(data.dataset):
+            report.count(f"expressions of {split}", len(found.get(split, ())), published.get(split))
+        report.words(_token_lists(found), self.config)
+        report.title("region features")
+        images = {split: [entry.image_id for entry in entries] for split, entries in found.items()}
+        references, matches = defaultdict(list), []
+        for entry in (entry for entries in found.values() for entry in entries):
+            references[entry.image_id].append(entry.box)
+
+        def match(image_id: int, image: Regions) -> None:
+            ious = pairwise_iou(image.boxes[: data.max_regions], np.array(references[image_id], np.float32))
+            matches.extend((ious.max(axis=0) >= CORRECT_IOU).tolist())  # (K, E) -> (E,)
+
+        with report.catching(), self.hinting():
+            usual = PUBLISHED_REGIONS[data.feature_kind]
+            report.features(self.open_features(), images, ("train", "val"), full, usual, match)
+        if matches:
+            what = "expressions of these images without a region to learn"
+            report.percentage(what, matches.count(False), len(matches))
+            if not any(matches):
+                report.problem("no region meets any expression: boxes and expressions are of different images")
+
+    def _check_files(self, report: Report) -> dict[str, list[Expression]]:
+        """Show the original and the processed files; return the expressions of every split that can be read."""
+        dataset = self.config.data.dataset
+        splits, folder = refs.splits_of(dataset), Path(self.config.paths.data) / "refs" / dataset
+        originals = [report.file(folder / name) for name in ("instances.json", f"refs({refs.split_by(dataset)}).p")]
+        kept = [split for split in splits if (folder / f"{split}.json").is_file()]
+        for split in kept:
+            report.file(folder / f"{split}.json")
+        found: dict[str, list[Expression]] = {}
+        together = not all(originals) and not kept  # one fault for all splits
+        for each in [splits] if together else [[split] for split in splits]:
+            needed = together or all(originals) or each[0] in (*kept, "train", "val")
+            with report.catching(needed):
+                found |= self._find(each)
+        return found
+
+
+def _token_lists(found: Mapping[str, Sequence[Expression]]) -> Iterable[list[str]]:
+    return (expression.tokens for expressions in found.values() for expression in expressions)
 
 
 def _best_boxes(boxes: Tensor, scores: Tensor, mask: Tensor) -> list[list[Record]]:
@@ -201,16 +218,16 @@ def _best_boxes(boxes: Tensor, scores: Tensor, mask: Tensor) -> list[list[Record
     for row, values, valid in zip(boxes.cpu().numpy(), scores.cpu().numpy(), mask.cpu().numpy(), strict=True):
         row, values = row[valid], values[valid]
         kept = nms(row, values, NMS_IOU)[:BEST_BOXES]
-        found.append([{"box": row[place].tolist(), "score": float(values[place])} for place in kept])
+        found.append([{"box": row[index].tolist(), "score": float(values[index])} for index in kept])
     return found
 
 
-def _prediction(record: Record, expression: Expression) -> Record:
+def _row(prediction: Record, expression: Expression) -> Record:
     """Return what the result file says of one expression."""
     return {
         "image_id": expression.image_id,
         "ref_id": expression.ref_id,
         "sent_id": expression.sent_id,
         "tokens": expression.tokens,
-        **{key: record[key] for key in ("box", "score", "iou", "best")},
+        **{key: prediction[key] for key in ("box", "score", "iou", "best")},
     }

@@ -1,92 +1,77 @@
-"""Visual question answering on VQA v2 (paper sections 3.3 and 4): data set, head, loss, evaluation.
+"""Visual question answering on VQA v2 (paper sections 3.3 and 4): data set, head, loss, score, check.
 
 Letters: B batch, A answers.
 """
 
+import contextlib
+import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
-from torch import nn
-from torch.utils.data import Dataset
+from torch import Tensor, nn
 
 from mmnas.batch import Batch
-from mmnas.config import Config
+from mmnas.config import Config, DataConfig
 from mmnas.data import vqa_json
-from mmnas.data.features import RegionSource, require_images
+from mmnas.data.features import RegionSource
 from mmnas.data.ragged import Ragged
-from mmnas.data.sources import question_features
-from mmnas.data.store import region_counts
+from mmnas.data.samples import TextDataset
+from mmnas.data.sources import FEATURE_FOLDERS, find_feature_folders, question_features
 from mmnas.data.vqa_json import Annotation, Question
 from mmnas.errors import DataError
-from mmnas.genotype import Genotype
 from mmnas.metrics.vqa_accuracy import FORMS, vqa_accuracy
 from mmnas.models.heads import FusionHead
-from mmnas.models.network import MMNasNet
-from mmnas.tasks.base import Record, Result, Task
-from mmnas.tasks.network import head_sizes, network_of
-from mmnas.tasks.submission import check_submission
+from mmnas.tasks.base import Record, Result, Task, warn_missing
+from mmnas.tasks.report import Report
+from mmnas.tasks.submission import find_faults
 from mmnas.text.tokenizer import tokenize
 from mmnas.text.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
+PUBLISHED_ANSWERS = 3129
+"""Answers of VQA v2 that occur more than eight times."""
+PUBLISHED_REGIONS = (10, 100)
 
-class VQADataset(Dataset):
-    """Questions, their images' regions and, with annotations in the questions' order, soft targets (A,)."""
+
+_FILES: dict[str, tuple[Callable[..., list[Path]], Callable[..., Path], Callable[[Path], list[Any]]]] = {
+    "questions": (vqa_json.question_places, vqa_json.require_questions, vqa_json.read_questions),
+    "annotations": (vqa_json.annotation_places, vqa_json.require_annotations, vqa_json.read_annotations),
+}
+"""The kinds of files: where one of a split may lie, where it lies, what it holds."""
+
+
+class VQADataset(TextDataset):
+    """Questions and their images' regions; soft targets (A,) for training, or annotations for scoring."""
 
     def __init__(
-        self,
-        questions: Sequence[Question],
-        annotations: Sequence[Annotation] | None,
-        regions: RegionSource,
-        words: Vocabulary,
-        answers: Sequence[str],
-        max_tokens: int,
-        max_regions: int,
+        self, questions: Sequence[Question], regions: RegionSource, words: Vocabulary, limits: DataConfig
     ) -> None:
-        self.regions = regions
-        self.max_regions = max_regions
+        image_ids = [question.image_id for question in questions]
+        super().__init__(image_ids, (tokenize(question.text) for question in questions), regions, words, limits)
+        self.question_ids = np.array([question.question_id for question in questions], np.int64)
+        self.annotations: Sequence[Annotation] | None = None
+        self.targets: Ragged | None = None
+
+    def set_targets(self, annotations: Sequence[Annotation], answers: Sequence[str]) -> int:
+        """Keep the targets from annotations in the questions' order; return how many score none of `answers`."""
+        index = {answer: number for number, answer in enumerate(answers)}
+        soft = [vqa_json.soft_targets(annotation.answers, index) for annotation in annotations]
         self.answers = len(answers)
-        self.image_ids = np.array([question.image_id for question in questions], np.int64)
-        self.tokens = Ragged(
-            (words.encode(tokenize(question.text), max_tokens) for question in questions), np.int32
-        )
-        self.targets = None
-        if annotations is not None:
-            index = {answer: number for number, answer in enumerate(answers)}
-            soft = [vqa_json.soft_targets(annotation.answers, index) for annotation in annotations]
-            self.targets = Ragged((target.keys() for target in soft), np.int32)
-            self.scores = Ragged((target.values() for target in soft), np.float32)
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def empty_targets(self) -> int:
-        """Return how many samples have no answer of the vocabulary to learn."""
-        return 0 if self.targets is None else int((self.targets.lengths() == 0).sum())
+        self.targets = Ragged((target.keys() for target in soft), np.int32)
+        self.scores = Ragged((target.values() for target in soft), np.float32)
+        return sum(not target for target in soft)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        image = self.regions[int(self.image_ids[index])]
-        sample = {
-            "features": image.features[: self.max_regions],
-            "boxes": image.boxes[: self.max_regions],
-            "image_sizes": image.image_size,
-            "tokens": self.tokens[index].astype(np.int64),
-            "index": np.array(index, np.int64),
-        }
+        sample = super().__getitem__(index)
         if self.targets is not None:
             sample["answer_scores"] = np.zeros(self.answers, np.float32)
             sample["answer_scores"][self.targets[index]] = self.scores[index]
         return sample
-
-    def region_counts(self) -> np.ndarray | None:
-        """Return the regions of each sample where the source knows them, see `region_counts` of feature stores."""
-        return region_counts(self.regions, self.image_ids, self.max_regions)
 
 
 class VQATask(Task):
@@ -96,103 +81,96 @@ class VQATask(Task):
     splits = ("train+val+vg", "train", "train+val")
     headline = "overall"
     vocabulary_names = ("tokens", "answers")
+    counted = {**Task.counted, "head.classifier": ("answers", "the annotation files")}
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self._scored: dict[str, tuple[list[int], list[Annotation] | None]] = {}  # per split: ids, references
-        self._parsed: dict[Path, list[Any]] = {}  # files of the vocabularies, until the data sets are made of them
+        self._parsed: dict[tuple[str, str], list[Any]] = {}  # kept from the vocabularies for the data sets
 
     def build_vocabularies(self) -> dict[str, list[str]]:
         """Make words from the questions of all splits and answers from train and val, as published.
 
-        A file of a split that is not there is left out with a warning: the lists then differ from the
-        published ones, and a checkpoint trained on them holds its own.
+        A missing file is left out with a warning: the lists then differ from the published ones, and a
+        checkpoint trained on them holds its own.
         """
-        answers = vqa_json.answer_vocabulary(self._records("annotations"), self.config.data.answer_min_count)
+        token_lists = (tokenize(question.text) for question in self._read_all("questions", vqa_json.SPLITS))
+        words = list(Vocabulary.from_token_lists(token_lists).words)
+        answers = self._answers(self._read_all("annotations", ("train", "val")))
+        return {"tokens": words, "answers": answers}
+
+    def _answers(self, annotations: Iterable[Annotation]) -> list[str]:
+        """Return the answers to learn. Raises `DataError` when there are none."""
+        least = self.config.data.answer_min_count
+        answers = vqa_json.answer_vocabulary(annotations, least)
         if not answers:
             raise DataError(
-                f"no answer occurs more than {self.config.data.answer_min_count} times in the annotations; "
+                f"no answer occurs more than {least} times in the annotations of train and val: "
                 "lower data.answer_min_count by --CFG"
             )
-        token_lists = (tokenize(question.text) for question in self._records("questions"))
-        return {"tokens": list(Vocabulary.from_token_lists(token_lists).words), "answers": answers}
+        return answers
 
-    def _records(self, kind: str) -> Iterator[Any]:
-        """Yield the records of every file of `kind`, and keep those that data sets will be made of.
-
-        Missing files are a warning; if all are missing, the error names where they may lie.
-        """
-        root = self.config.paths.data
-        splits = vqa_json.SPLITS if kind == "questions" else ("train", "val")
-        places = vqa_json.question_places if kind == "questions" else vqa_json.annotation_places
-        require = vqa_json.require_questions if kind == "questions" else vqa_json.require_annotations
+    def _read_all(self, kind: str, splits: Sequence[str]) -> Iterator[Any]:
+        """Yield what the files of `splits` hold. Raises `DataError` naming their places if all are missing."""
+        root, (places, require, _) = self.config.paths.data, _FILES[kind]
         present = [split for split in splits if any(map(Path.is_file, places(root, split)))]
-        absent = [split for split in splits if split not in present]
         if not present:
             require(root, splits[0])
-        if absent:
-            log.warning("no %s of %s: the vocabulary differs from the published one", kind, ", ".join(absent))
+        warn_missing(kind, [split for split in splits if split not in present])
         for split in present:
-            records = self._take(require(root, split), kind)
+            records = self._read(kind, split)
             if split in (*self.config.split.split("+"), "val"):
-                self._parsed[require(root, split)] = records
+                self._parsed[kind, split] = records
             yield from records
 
-    def _take(self, path: Path, kind: str) -> list[Any]:
-        """Return the records of a file, parsed now unless they were kept; they are kept no longer."""
-        read = vqa_json.read_questions if kind == "questions" else vqa_json.read_annotations
-        return self._parsed.pop(path, None) or read(path)
+    def _read(self, kind: str, split: str) -> list[Any]:
+        """Return what a file holds, parsed now unless it was kept; it is kept no longer."""
+        _, require, read = _FILES[kind]
+        return self._parsed.pop((kind, split), None) or read(require(self.config.paths.data, split))
 
     def training_set(self) -> VQADataset:
         """Join the files that --SPLIT names; VG counts as one of them."""
-        questions: list[Question] = []
-        annotations: list[Annotation] = []
         splits = self.config.split.split("+")
         vqa_json.require_annotated(self.config.paths.data, splits)
-        for split in splits:
-            read, notes = self._read_annotated(split)
-            questions += read
-            annotations += notes
-        dataset = self._dataset(questions, annotations, "training questions")
-        share = 100 * dataset.empty_targets() / len(dataset)
-        log.info("%.2f %% of the training questions have an empty target", share)
+        parts = [self._read_annotated(split) for split in splits]
+        questions, annotations = (list(itertools.chain.from_iterable(part)) for part in zip(*parts, strict=True))
+        dataset = self._dataset(questions, "training questions")
+        empty = dataset.set_targets(annotations, self.vocabularies["answers"])
+        log.info("%.2f %% of the training questions have an empty target", 100 * empty / len(dataset))
         return dataset
 
     def evaluation_set(self, split: str) -> VQADataset:
         """Return val with its annotations, or test (test2015) without any."""
-        if split == "val":
-            questions, annotations = self._read_annotated("val")
-        else:
-            questions = self._take(vqa_json.require_questions(self.config.paths.data, split), "questions")
-            annotations = None
-        self._scored[split] = [question.question_id for question in questions], annotations
-        return self._dataset(questions, None, f"{split} questions")
+        annotated = self._read_annotated(split) if split == "val" else (self._read("questions", split), None)
+        dataset = self._dataset(annotated[0], f"{split} questions")
+        dataset.annotations = annotated[1]
+        return dataset
 
     def _read_annotated(self, split: str) -> tuple[list[Question], list[Annotation]]:
-        root = self.config.paths.data
-        questions_path = vqa_json.require_questions(root, split)
-        annotations_path = vqa_json.require_annotations(root, split)
-        questions = self._take(questions_path, "questions")
-        annotations = self._take(annotations_path, "annotations")
-        vqa_json.check_pairs(questions, annotations, questions_path, annotations_path)
+        """Return questions and, in their order, their annotations. Raises `DataError` unless they pair up."""
+        questions, annotations = (self._read(kind, split) for kind in _FILES)
+        self._check_pairs(questions, annotations, split)
         # Paired within the file: ids of VG are not those of VQA, and may collide with them.
         by_question = {annotation.question_id: annotation for annotation in annotations}
         return questions, [by_question[question.question_id] for question in questions]
 
-    def _dataset(self, questions, annotations, what: str) -> VQADataset:
-        paths, sizes = self.config.paths, self.config.data
-        regions = question_features(paths.data, paths.features, self.config.model.feature_size)
-        require_images(regions, (question.image_id for question in questions), what)
-        words = Vocabulary(self.vocabularies["tokens"])
-        answers = self.vocabularies["answers"]
-        return VQADataset(questions, annotations, regions, words, answers, sizes.max_tokens, sizes.max_regions)
+    def _check_pairs(self, questions: list[Question], annotations: list[Annotation], split: str) -> None:
+        paths = (require(self.config.paths.data, split) for _, require, _ in _FILES.values())
+        vqa_json.check_pairs(questions, annotations, *paths)
 
-    def build_model(self, genotype: Genotype, pretrained_words: bool) -> MMNasNet:
-        """Build the network with a logit per answer."""
-        head = FusionHead(outputs=len(self.vocabularies["answers"]), **head_sizes(self.config))
-        return network_of(self.config, genotype, head, self.vocabularies["tokens"], pretrained_words)
+    def _dataset(self, questions: list[Question], what: str) -> VQADataset:
+        regions = self.require_features([question.image_id for question in questions], what)
+        return VQADataset(questions, regions, self.words, self.config.data)
 
-    def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    def open_features(self) -> RegionSource:
+        """Return the feature store or the folders that the paths name."""
+        paths = self.config.paths
+        return question_features(paths.data, paths.features, self.config.model.feature_size)
+
+    def build_head(self, **sizes: Any) -> FusionHead:
+        """Build the head with a logit per answer."""
+        return FusionHead(outputs=len(self.vocabularies["answers"]), **sizes)
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Binary cross entropy against the soft targets, summed over batch and answers."""
         logits = model(batch)  # (B, A)
         total = F.binary_cross_entropy_with_logits(logits.float(), batch["answer_scores"], reduction="sum")
@@ -204,19 +182,65 @@ class VQATask(Task):
         pairs = zip(batch["index"].tolist(), best.tolist(), strict=True)
         return [{"index": index, "answer": self.vocabularies["answers"][answer]} for index, answer in pairs]
 
-    def score(self, records: list[Record], split: str) -> Result:
-        """VQA accuracy in percent, in both forms; the summary shows the official one."""
-        question_ids, annotations = self._scored[split]
-        answers = {question_ids[record["index"]]: record["answer"] for record in records}
-        predictions = [{"answer": answer, "question_id": question_id} for question_id, answer in answers.items()]
-        if annotations is None:
-            return Result(predictions, {}, {})
-        metrics = {form: vqa_accuracy(answers, annotations, form) for form in FORMS}
-        official = metrics["official"]
-        return Result(predictions, {"overall": official["overall"], **official["answer_type"]}, metrics)
+    def score(self, predictions: list[Record], dataset: VQADataset) -> Result:
+        """VQA accuracy in percent, in both forms; the summary shows the official one.
 
-    def check_result(self, path: Path, split: str) -> None:
-        """Raise DataError unless every question of `split` has one answer in the file, of the vocabulary."""
-        faults = check_submission(path, self._scored[split][0], self.vocabularies["answers"])
+        Raises `DataError` unless every question has one answer, of the vocabulary.
+        """
+        ids = dataset.question_ids.tolist()
+        rows = [{"answer": entry["answer"], "question_id": ids[entry["index"]]} for entry in predictions]
+        faults = find_faults(rows, ids, self.vocabularies["answers"])
         if faults:
             raise DataError("; ".join(faults))
+        if dataset.annotations is None:
+            return Result(rows, {}, {})
+        answers = {row["question_id"]: row["answer"] for row in rows}
+        metrics = {form: vqa_accuracy(answers, dataset.annotations, form) for form in FORMS}
+        official = metrics["official"]
+        return Result(rows, {"overall": official["overall"], **official["answer_type"]}, metrics)
+
+    def check(self, report: Report, full: bool) -> None:
+        """Check questions, annotations, answers, features; val is needed to score, whatever is trained on."""
+        paths, needed = self.config.paths, {*self.config.split.split("+"), "val"}
+        report.title(f"files under {paths.data}")
+        questions, annotations = (self._check_files(report, kind, needed) for kind in _FILES)
+        report.title("questions")
+        for split, asked in questions.items():
+            report.count(f"questions of {split}", len(asked))
+            if split in annotations:
+                with report.catching():
+                    self._check_pairs(asked, annotations[split], split)
+        report.title("vocabulary and targets")
+        report.words((tokenize(question.text) for asked in questions.values() for question in asked), self.config)
+        self._check_answers(report, annotations)
+        report.title("region features")
+        folder = Path(paths.features or Path(paths.data, "coco_extract"))
+        with contextlib.suppress(DataError):
+            folder = find_feature_folders(paths.data, paths.features)[0].parent
+        for name in FEATURE_FOLDERS if not folder.is_file() else ():
+            report.file(folder / name)
+        images = {split: [question.image_id for question in asked] for split, asked in questions.items()}
+        with report.catching(), self.hinting():
+            report.features(self.open_features(), images, needed, full, PUBLISHED_REGIONS)
+
+    def _check_files(self, report: Report, kind: str, needed: set[str]) -> dict[str, list[Any]]:
+        """Show where the files of one kind lie, or belong; return what the whole ones hold, by split."""
+        found: dict[str, list[Any]] = {}
+        for split in vqa_json.SPLITS:
+            places = _FILES[kind][0](self.config.paths.data, split)
+            if places:
+                present = report.file(next(filter(Path.is_file, places), places[0]))
+                with report.catching(needed=present or split in needed):
+                    found[split] = self._read(kind, split)
+        return found
+
+    def _check_answers(self, report: Report, annotations: dict[str, list[Annotation]]) -> None:
+        """Show the answers to learn, and per split how many questions have none of them."""
+        answers: list[str] = []
+        with report.catching():
+            answers = self._answers(entry for split in ("train", "val") for entry in annotations.get(split, ()))
+        report.count("answers", len(answers), PUBLISHED_ANSWERS)
+        index = {answer: number for number, answer in enumerate(answers)}
+        for split, entries in annotations.items():
+            empty = sum(not vqa_json.soft_targets(entry.answers, index) for entry in entries)
+            report.percentage(f"questions of {split} with an empty target", empty, len(entries))

@@ -6,7 +6,7 @@ import pytest
 
 from mmnas.__main__ import main
 from mmnas.data.vqa_json import require_questions
-from mmnas.tasks.submission import check_submission
+from mmnas.tasks.submission import find_faults
 from mmnas.tasks.vqa import VQATask
 
 GOOD = [
@@ -21,15 +21,13 @@ def entry(answer, question_id, **more):
 
 
 @pytest.fixture
-def faults(tmp_path):
-    """Check rows against the questions 10, 20 and 30; the faults lack the path that each starts with."""
+def faults():
+    """Check rows against the questions 10, 20 and 30."""
 
     def call(rows, answers=None):
-        path = tmp_path / "result.json"
-        path.write_text(json.dumps(rows))
-        found = check_submission(path, [10, 20, 30], answers)
-        assert all(fault.startswith(str(path)) and "\n" not in fault for fault in found)
-        return [fault.removeprefix(f"{path}").removeprefix(": ") for fault in found]
+        found = find_faults(rows, [10, 20, 30], answers)
+        assert all("\n" not in fault for fault in found)
+        return found
 
     return call
 
@@ -45,11 +43,11 @@ def test_a_whole_result_has_no_fault(faults):
         (GOOD[:1], "2 questions have no answer", "question 20"),
         ([*GOOD, *GOOD[:1], *GOOD[:1]], "1 questions are answered more than once", "question 10, 3 times"),
         ([entry("a", 7), *GOOD, entry("b", 5)], "2 answers are to questions that are not", "question 7"),
-        ([*GOOD, entry("a", True)], "1 entries are not of", "{'answer': 'a', 'question_id': True} at place 3"),
+        ([*GOOD, entry("a", True)], "1 entries are not of", "{'answer': 'a', 'question_id': True} at index 3"),
         ([*GOOD, entry("a", "10")], "1 entries are not of the form", "{'answer': 'a', 'question_id': '10'}"),
         ([*GOOD, entry(3, 10)], "1 entries are not of the form", "{'answer': 3"),
         ([entry("a", 1, score=0.5), *GOOD], "1 entries are not of the form", "{'answer': 'a', 'question_id': 1, "),
-        ([*GOOD, {"answer": "a"}, [], None], "3 entries are not of the form", "{'answer': 'a'} at place 3"),
+        ([*GOOD, {"answer": "a"}, [], None], "3 entries are not of the form", "{'answer': 'a'} at index 3"),
     ],
 )  # fmt: skip
 def test_each_kind_of_fault_is_one_line_with_count_and_example(faults, rows, message, first):
@@ -128,15 +126,16 @@ def test_what_cannot_be_checked_is_an_error(submit, grounded, tmp_path, capsys):
 
 
 def test_a_test_run_refuses_what_cannot_be_submitted(trained, place, run, monkeypatch):
-    def twice(task, records, split):
-        result = score(task, records, split)
-        result.predictions[0]["question_id"] = result.predictions[1]["question_id"]
-        return result
+    def twice(task, model, batch):
+        first, second, *others = predict(task, model, batch)
+        return [{**first, "index": second["index"]}, second, *others]
 
     flags = ["--RUN=test", f"--CKPT_PATH={trained.checkpoint('base', 'epoch2.pkl')}", "--VERSION=mine"]
     assert run(place, *flags).code == 0
-    score = VQATask.score
-    monkeypatch.setattr(VQATask, "score", twice)
+    (place.folder / "logs/ckpts/result_test/result_run_mine.json").unlink()
+    predict = VQATask.predict
+    monkeypatch.setattr(VQATask, "predict", twice)
     done = run(place, *flags)
     assert done.code == 2
     assert "answered more than once" in done.output and "have no answer" in done.output
+    assert not (place.folder / "logs/ckpts/result_test/result_run_mine.json").exists()

@@ -108,8 +108,8 @@ def test_the_best_epoch_is_the_first_of_equals():
     ("part", "name", "value", "message"),
     [
         ("config", "hidden_size", 6400 * 64, "does not fit"),  # its 30 GB would be asked for before shapes were met
-        ("optimizer", "state", {0: {"exp_avg": torch.zeros(3)}}, "its optimiser does not fit"),
-        ("optimizer", "param_groups", [], "its optimiser does not fit"),
+        ("optimizer", "state", {0: {"exp_avg": torch.zeros(3)}}, "its optimizer does not fit"),
+        ("optimizer", "param_groups", [], "its optimizer does not fit"),
     ],
 )
 def test_absurd_sizes_and_foreign_optimisers_are_refused_at_once(trained, place, run, part, name, value, message):

@@ -17,15 +17,9 @@ from mmnas.tasks import TASKS, task_named
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    [
-        "torch._dynamo",
-        "torch.utils.tensorboard",
-        "pytest",
-        "mmnas.__main__",
-        "mmnas.run.cli",
-        "mmnas.data.store_writer",
-    ]
-    + [path.split(":")[0] for path in TASKS.values()]
+    ["torch._dynamo", "torch.utils.tensorboard", "pytest", "mmnas.__main__", "mmnas.run.cli"]
+    + ["mmnas.data.store_writer"]
+    + [f"mmnas.tasks.{name}" for name in TASKS]
 )
 OUTPUT = "output.txt"
 

@@ -56,7 +56,7 @@ def test_a_log_that_cannot_be_written_is_said_once_and_stops_nothing(scored):
     with open(log, "r+b") as file:
         file.truncate(2**22)
     output = output_of(place.script(*flags, **limited(2**22)), 0)
-    assert output.count("log_run_v.txt takes no more") == 1 and "File too large" in output
+    assert output.count("log_run_v.txt cannot be written") == 1 and "File too large" in output
     assert log.stat().st_size == 2**22
     assert "overall" in output
 
@@ -77,7 +77,7 @@ def test_scalars_that_cannot_be_written_are_said_once(tmp_path):
     """In a process of its own, since the limit stays."""
     command = [sys.executable, "-c", SCALARS, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and done.stderr.count("takes no more") == 1
+    assert done.returncode == 0 and done.stderr.count("cannot be written") == 1
     assert len(done.stderr.splitlines()) == 1
 
 

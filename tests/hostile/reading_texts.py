@@ -12,10 +12,11 @@ from mmnas.data.pickles import read_plain_pickle
 from mmnas.data.refs import find_expressions
 from mmnas.data.scan_precomp import read_split
 from mmnas.data.vqa_json import answer_vocabulary, check_pairs, read_annotations, read_questions, soft_targets
+from mmnas.files import read_json
 from mmnas.genotype import read_genotypes
 from mmnas.metrics.vqa_accuracy import FORMS, vqa_accuracy
 from mmnas.search.history import read_history
-from mmnas.tasks.submission import check_submission
+from mmnas.tasks.submission import find_faults
 from mmnas.text.tokenizer import tokenize
 from mmnas.text.vocabulary import Vocabulary
 from tests.conftest import GENOTYPE
@@ -129,7 +130,7 @@ def write_submission(folder: Path) -> Path:
 
 
 def read_submission(folder: Path) -> None:
-    for fault in check_submission(folder / "result.json", range(4), ["yes"]):
+    for fault in find_faults(read_json(folder / "result.json", "result file"), range(4), ["yes"]):
         assert "\n" not in fault
         fault.encode()
 

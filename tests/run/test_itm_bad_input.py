@@ -161,7 +161,7 @@ def config(overrides) -> Config:
 def test_negatives_of_other_captions_are_no_moment_to_resume(place):
     task = ITMTask(ITMTask.settle(config({"paths.data": str(place.data)})))
     task.vocabularies = task.build_vocabularies()
-    task.training_set()
-    for state in ({}, {"negatives": task.state()["negatives"][:-1]}):
+    datasets = [task.training_set()]
+    for state in ({}, {"negatives": task.state(datasets)["negatives"][:-1]}):
         with pytest.raises(CheckpointError, match="same data"):
-            task.restore_state(state)
+            task.restore_state(datasets, state)

@@ -178,12 +178,12 @@ def _mine(group, data: str, folder: str) -> int:
     overrides |= {"training.negative_candidates": 7, "training.random_negative_epochs": 0}
     task = ITMTask(load_config("itm", "tiny", split="train", version="x", overrides=overrides))
     task.vocabularies = task.build_vocabularies()
-    task.training_set()
+    datasets = [task.training_set()]
     torch.manual_seed(0)
     model = task.build_model(Genotype.from_dict(GENOTYPE), pretrained_words=False).eval()
     with torch.inference_mode():
-        task.before_epoch(model, 3, tools_of(group, workers=0))
-    torch.save(task.state(), f"{folder}/{group.size}_{group.rank}.pt")
+        task.before_epoch(model, 3, tools_of(group, workers=0), datasets)
+    torch.save(task.state(datasets), f"{folder}/{group.size}_{group.rank}.pt")
     return 0
 
 

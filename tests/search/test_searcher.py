@@ -71,7 +71,7 @@ def seen(loader):
 def test_matching_cuts_between_images_and_draws_negatives_within_each_part(tmp_path, world):
     searcher = searcher_of("itm", world, tmp_path)
     searcher._prepare_epoch()
-    weights, alphas = searcher.task.pair_sets
+    weights, alphas = searcher.datasets
     assert not set(weights.images.image_ids) & set(alphas.images.image_ids)
     assert (len(weights.images), len(alphas.images)) == (19, 5)  # of 24, none of them cut between its captions
     for part in (weights, alphas):

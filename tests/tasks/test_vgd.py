@@ -9,6 +9,7 @@ import torch
 
 from mmnas.batch import collate
 from mmnas.boxes.geometry import encode_boxes, normalise_offsets
+from mmnas.config import DataConfig
 from mmnas.configs import load_config
 from mmnas.data.features import Regions
 from mmnas.data.refs import Expression
@@ -86,7 +87,7 @@ def samples(loss="kld"):
     images = Images({key: Regions(np.ones((len(b), 4), np.float32), b, size) for key, b in kinds.items()})
     expressions = [Expression(key, key, key, ["red", "ball"], [0, 0, 9, 9]) for key in kinds]
     words = Vocabulary(["PAD", "UNK", "CLS", "red"])
-    return VGDDataset(expressions, images, words, 14, 100, loss)
+    return VGDDataset(expressions, images, words, DataConfig(), loss)
 
 
 def training_batch(loss="kld"):

@@ -1,0 +1,58 @@
+"""Samples of an image, and of a text about an image, read when asked for."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from mmnas.config import DataConfig
+from mmnas.data.features import RegionSource
+from mmnas.data.ragged import Ragged
+from mmnas.data.store import region_counts
+from mmnas.text.vocabulary import Vocabulary
+
+
+class SizedDataset(Protocol):
+    """A data set that knows how many samples it holds; torch's own type does not say so."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class ImageDataset(Dataset):
+    """Images by their ids, each cut to its first `max_regions` regions."""
+
+    def __init__(self, image_ids: Sequence[int] | np.ndarray, regions: RegionSource, max_regions: int) -> None:
+        self.image_ids = np.asarray(image_ids, np.int64)
+        self.regions, self.max_regions = regions, max_regions
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        sample = self.regions[int(self.image_ids[index])].sample(self.max_regions)
+        return {**sample, "index": np.array(index, np.int64)}
+
+
+class TextDataset(ImageDataset):
+    """Texts, each about an image: token ids, and the image's regions."""
+
+    def __init__(
+        self,
+        image_ids: Sequence[int],
+        token_lists: Iterable[Sequence[str]],
+        regions: RegionSource,
+        words: Vocabulary,
+        limits: DataConfig,
+    ) -> None:
+        super().__init__(image_ids, regions, limits.max_regions)
+        self.tokens = Ragged((words.encode(tokens, limits.max_tokens) for tokens in token_lists), np.int32)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {**super().__getitem__(index), "tokens": self.tokens[index].astype(np.int64)}
+
+    def region_counts(self) -> np.ndarray | None:
+        """Return the number of regions of each sample, or None where they would have to be read."""
+        return region_counts(self.regions, self.image_ids, self.max_regions)
