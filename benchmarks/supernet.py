@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mmnas.batch import Batch
-from mmnas.configs import load_config
+from mmnas.config import load_config
 from mmnas.search.architecture import Architecture
 from mmnas.search.supernet import Supernet, space_of
 from mmnas.tasks import task_named

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmnas.batch import Batch
-from mmnas.config import Config, SearchConfig
-from mmnas.configs import load_config
+from mmnas.config import Config, SearchConfig, load_config
 from mmnas.genotype import Genotype, read_genotype, search_space
 from mmnas.models.published import from_published
 from mmnas.search.supernet import Supernet

@@ -2,6 +2,8 @@
 
 import argparse
 
+from mmnas.tasks import TASKS
+
 # Flags of the task's script, which checks their values; not every task has all.
 FLAGS = {
     "--DATASET": "refcoco, refcoco+ or refcocog; flickr or coco",
@@ -17,7 +19,7 @@ FLAGS = {
 def add(commands) -> None:
     """Add the command to the parser of `python -m mmnas`."""
     parser = commands.add_parser("check-data", help="check the files of a task before training on them")
-    parser.add_argument("task", choices=("vqa", "vgd", "itm"))
+    parser.add_argument("task", choices=TASKS)
     for name, text in FLAGS.items():
         parser.add_argument(name, metavar="VALUE", help=text)
     parser.add_argument("--full", action="store_true", help="read the features of every image, not of some")
@@ -26,7 +28,7 @@ def add(commands) -> None:
 
 def check_data(options: argparse.Namespace) -> int:
     """Print the report; return 0 when training can start, else 1."""
-    from mmnas.configs import load_config
+    from mmnas.config import load_config
     from mmnas.run.cli import parse  # with torch, which would slow down --help
     from mmnas.tasks import task_named
     from mmnas.tasks.checks import check_data as check

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmnas.config import SIZES, Config
-from mmnas.configs import load_config
+from mmnas.config import SIZES, Config, load_config
 from mmnas.genotype import Genotype, read_genotype, read_genotypes
 from mmnas.search.drawing import save_png, short_row
 from mmnas.search.genotype_picture import draw_architecture
+from mmnas.tasks import TASKS
 
 if TYPE_CHECKING:
     from mmnas.models.cost import Cost
@@ -29,7 +29,7 @@ def add(commands) -> None:
     parser = commands.add_parser("show-arch", help="show a genotype: operations, parameters, multiply-adds")
     parser.add_argument("file", help="genotype file, such as logs/ckpts/arch/train_vqa.json")
     parser.add_argument("--epoch", type=int, help="which entry of the file (default: the last)")
-    parser.add_argument("--task", choices=("vqa", "vgd", "itm"), default="vqa", help="default: vqa")
+    parser.add_argument("--task", choices=TASKS, default="vqa", help="default: vqa")
     parser.add_argument("--MODEL", choices=SIZES, default="small", help="size of the network (default: small)")
     parser.add_argument("--regions", type=_positions, help="N (default: the task's, 100 for vqa)")
     parser.add_argument("--tokens", type=_positions, help="T (default: the task's, 14 for vqa)")

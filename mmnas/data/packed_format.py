@@ -19,7 +19,7 @@ import numpy as np
 
 from mmnas.data.features import Reader, Regions, read_mask_rcnn_npz, read_npz
 from mmnas.errors import ConfigError, DataError
-from mmnas.typed import build
+from mmnas.schema import convert
 
 FORMAT = {"format": "mmnas region features", "version": 1}
 ENTRY = np.dtype([("image", "<i8"), ("regions", "<i4"), ("crc32", "<u4")])
@@ -89,7 +89,7 @@ def read_header(transaction: Any, path: Path) -> Header:
             f"{FORMAT['version']}; pack the features again"
         )
     try:
-        header = build(Header, {key: value for key, value in values.items() if key not in FORMAT}, "")
+        header = convert(values, Header)
     except ConfigError as exception:
         raise damaged(path, f"header: {exception}") from None
     if header.kind not in READERS or header.dtype not in DTYPES or header.feature_size < 1:

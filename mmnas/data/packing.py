@@ -16,7 +16,7 @@ from mmnas.data.packed_format import DTYPES, Header, damaged, image_key, read_en
 from mmnas.data.packed_writer import StoreWriter
 from mmnas.errors import DataError
 from mmnas.files import PathLike
-from mmnas.typed import require_one_of
+from mmnas.schema import require_one_of
 
 _PROGRESS: dict[str, Any] = {"unit": " images", "mininterval": 1.0, "dynamic_ncols": True}
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from mmnas.errors import DataError
 from mmnas.files import PathLike
-from mmnas.typed import INT_LIMIT
+from mmnas.schema import INT_LIMIT
 
 # The hash of a tuple runs down all that are nested in it, and a hundred thousand overflow the interpreter's
 # stack; the hashes of whole numbers are remainders, and keys can be chosen that have the same one.

@@ -16,7 +16,7 @@ from typing import Any
 from mmnas.data.pickles import read_plain_pickle
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike, is_text, read_json, write_json
-from mmnas.typed import INT_LIMIT, nearest, shown
+from mmnas.schema import INT_LIMIT, nearest, shown
 
 log = logging.getLogger(__name__)
 

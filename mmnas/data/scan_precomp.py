@@ -16,7 +16,7 @@ from mmnas.data.features import NpzFolders, RegionSource, image_id_of
 from mmnas.data.packed import packed_at
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike, read_json
-from mmnas.typed import INT_LIMIT, nearest
+from mmnas.schema import INT_LIMIT, nearest
 
 log = logging.getLogger(__name__)
 

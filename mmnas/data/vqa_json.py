@@ -15,8 +15,8 @@ from mmnas.data.features import NpzFolders, RegionSource
 from mmnas.data.packed import packed_at
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike, is_text, read_json
+from mmnas.schema import INT_LIMIT, shown
 from mmnas.text.answers import normalise_for_vocabulary
-from mmnas.typed import INT_LIMIT, shown
 
 SPLITS = ("train", "val", "test", "vg")
 FEATURE_FOLDERS = ("train2014", "val2014", "test2015")

@@ -87,11 +87,11 @@ def _provenance(result: Result, task: Task, plan: Plan, split: str, samples: int
 
 def _checkpoint(plan: Plan) -> dict[str, Any]:
     """Say which weights were scored; released ones do not tell how they were trained."""
-    own, path = plan.checkpoint if isinstance(plan.checkpoint, Checkpoint) else None, plan.checkpoint_path
-    assert path is not None
+    own = plan.checkpoint if isinstance(plan.checkpoint, Checkpoint) else None
+    assert plan.source is not None
     return {
-        "checkpoint": str(path),
-        "checkpoint_sha256": file_hash(path),
+        "checkpoint": str(plan.source.path),
+        "checkpoint_sha256": plan.source.sha256(),
         "epochs_trained": own.epoch if own else None,
         "training_processes": own.processes if own else None,
         "training_versions": own.versions if own else None,
@@ -102,16 +102,3 @@ def genotype_hash(genotype: Genotype) -> str:
     """Return the SHA-256 of a genotype's JSON without spaces, its keys sorted."""
     text = json.dumps(genotype.to_dict(), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_hash(path: Path) -> str | None:
-    """Return the SHA-256 of a file's bytes; None, with a warning, for one that is gone since it was read."""
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as exception:
-        log.warning("%s cannot be hashed (%s): its hash is left open", path, exception.strerror)
-        return None
-    return digest.hexdigest()

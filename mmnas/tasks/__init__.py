@@ -1,10 +1,15 @@
 """The tasks by name. A new task is a module here and a line below."""
 
+from __future__ import annotations
+
 import importlib
+from typing import TYPE_CHECKING
 
 from mmnas.errors import ConfigError
-from mmnas.tasks.base import Task
-from mmnas.typed import nearest
+from mmnas.schema import nearest
+
+if TYPE_CHECKING:
+    from mmnas.tasks.base import Task
 
 TASKS = {"vqa": "mmnas.tasks.vqa:VQATask", "vgd": "mmnas.tasks.vgd:VGDTask", "itm": "mmnas.tasks.itm:ITMTask"}
 

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from mmnas.batch import Batch
-from mmnas.config import Config, Flag
+from mmnas.config import Config
 from mmnas.errors import CheckpointError, DataError
 from mmnas.genotype import Genotype
 from mmnas.models.network import MMNasNet
+from mmnas.schema import require_one_of
 
 Record = dict[str, Any]
 Gather = Callable[[list[Any]], list[Any]]
@@ -77,8 +78,12 @@ class Task(ABC):
     """The figure of `Result.summary` that picks the best checkpoint; higher is better."""
     vocabulary_names: ClassVar[tuple[str, ...]]
     """The word lists that a checkpoint of this task holds."""
-    flags: ClassVar[tuple[Flag, ...]] = ()
-    """Flags that only this task's script has."""
+    flags: ClassVar[dict[str, str]] = {}
+    """Flags that only this task's script has, and the configuration keys that they set."""
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """The values that this task knows, by configuration key."""
+    free_keys: ClassVar[tuple[str, ...]] = ()
+    """Configuration keys that may differ from a checkpoint's when it is scored."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -90,6 +95,9 @@ class Task(ABC):
 
         Raises `ConfigError` naming the key and the valid values for one that the task does not know.
         """
+        for key, valid in cls.choices.items():
+            part, name = key.split(".")
+            require_one_of(key, getattr(getattr(config, part), name), valid)
         return config
 
     @property
@@ -127,6 +135,15 @@ class Task(ABC):
     @abstractmethod
     def build_model(self, genotype: Genotype, pretrained_words: bool) -> MMNasNet:
         """Build the network for the vocabularies at hand, its embedding from word vectors if asked."""
+
+    def explain_misfit(self, parameter: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str | None:
+        """Say why a checkpoint's weight has another shape than this task's network, and the remedy; or None."""
+        if parameter.endswith("embedding.weight") and found[1:] == expected[1:]:
+            return (
+                f"it was trained with {found[0]} words, the data gives {expected[0]}: "
+                "put the texts of all splits that it was trained with under --DATA_PATH"
+            )
+        return None
 
     def with_totals(self, batch: Batch) -> Batch:
         """Add the sums over a whole batch, as scalars, that the loss of a part of it is divided by."""

@@ -3,7 +3,6 @@
 Letters: B batch, I images, C captions.
 """
 
-import dataclasses
 import logging
 from collections.abc import Iterable
 from typing import cast
@@ -11,10 +10,11 @@ from typing import cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from mmnas.batch import Batch
-from mmnas.config import Config, Flag
+from mmnas.config import Config
 from mmnas.data import scan_precomp
 from mmnas.data.features import require_images
 from mmnas.data.matching import ImageDataset, PairDataset
@@ -32,7 +32,6 @@ from mmnas.tasks.network import head_sizes, network_of
 from mmnas.tasks.retrieval import best_lists, score_images
 from mmnas.text.tokenizer import tokenize
 from mmnas.text.vocabulary import Vocabulary
-from mmnas.typed import require_one_of
 
 log = logging.getLogger(__name__)
 
@@ -53,36 +52,26 @@ class ITMTask(Task):
     splits = ("train",)
     headline = "rsum"
     vocabulary_names = ("tokens",)
-    flags = (
-        Flag("--DATASET", "data.dataset", "data", "which data set", "flickr", choices=scan_precomp.DATASETS),
-        Flag(
-            "--PROTOCOL",
-            "data.protocol",
-            "data",
-            "which images are scored against each other",
-            "flickr1k, or coco5k",
-            choices=tuple(PROTOCOLS),
-        ),
-        Flag("--LOSS", "training.loss", "training", "loss of pairs and negatives", "bce", choices=LOSSES),
-    )
+    flags = {"--DATASET": "data.dataset", "--PROTOCOL": "data.protocol", "--LOSS": "training.loss"}
+    choices = {
+        "data.dataset": tuple(scan_precomp.DATASETS),
+        "data.protocol": tuple(PROTOCOLS),
+        "training.loss": LOSSES,
+    }
+    free_keys = ("data.protocol",)
 
     @classmethod
     def settle(cls, config: Config) -> Config:
-        """Let the protocol follow from the data set; check what the flags check in a YAML too."""
-        data, loss = config.data, config.training.loss
-        for key, value, valid in (
-            ("data.dataset", data.dataset, scan_precomp.DATASETS),
-            ("data.protocol", data.protocol or "flickr1k", PROTOCOLS),
-            ("training.loss", loss, LOSSES),
-        ):
-            require_one_of(key, value, valid)
+        """Let the protocol follow from the data set."""
+        data = config.data
         own = [name for name, (dataset, *_) in PROTOCOLS.items() if dataset == data.dataset]
-        protocol = data.protocol or own[0]
+        protocol = data.protocol or (own or list(PROTOCOLS))[0]
+        config = super().settle(replace(config, data=replace(data, protocol=protocol)))
         if protocol not in own:
             raise ConfigError(
                 f"--PROTOCOL={protocol} is none of --DATASET={data.dataset}; valid ones: {', '.join(own)}"
             )
-        return dataclasses.replace(config, data=dataclasses.replace(data, protocol=protocol))
+        return config
 
     def build_vocabularies(self) -> dict[str, list[str]]:
         """Make words from the captions of all splits, as published; a split that lacks is warned of."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmnas.errors import DataError
 from mmnas.files import PathLike, read_json
-from mmnas.typed import shown
+from mmnas.schema import shown
 
 _FORM = '{"answer": text, "question_id": whole number}'
 

@@ -3,19 +3,19 @@
 Letters: B batch, N regions of the batch, K regions of an image. Boxes are xyxy pixels, inclusive.
 """
 
-import dataclasses
 import logging
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mmnas.batch import Batch
 from mmnas.boxes import nms
 from mmnas.boxes.geometry import clip_boxes, decode_boxes, paired_iou, unnormalise_offsets
-from mmnas.config import Config, Flag, ModelConfig
+from mmnas.config import FEATURE_SIZE, Config
 from mmnas.data import refs
 from mmnas.data.features import RegionSource, require_images
 from mmnas.data.packed import region_counts
@@ -31,7 +31,6 @@ from mmnas.tasks.base import Record, Result, Task
 from mmnas.tasks.grounding_loss import LOSSES, grounding_loss, grounding_targets, loss_totals
 from mmnas.tasks.network import head_sizes, network_of
 from mmnas.text.vocabulary import Vocabulary
-from mmnas.typed import require_one_of
 
 log = logging.getLogger(__name__)
 
@@ -86,25 +85,17 @@ class VGDTask(Task):
     splits = ("train", "train+val")
     headline = "accuracy"
     vocabulary_names = ("tokens",)
-    flags = (
-        Flag("--DATASET", "data.dataset", "data", "which data set", "refcoco", choices=refs.DATASETS),
-        Flag("--FEAT", "data.feature_kind", "data", "kind of region features", "vg_woref", choices=KINDS),
-        Flag("--LOSS", "training.loss", "training", "loss of the scores", "kld", choices=LOSSES),
-    )
+    flags = {"--DATASET": "data.dataset", "--FEAT": "data.feature_kind", "--LOSS": "training.loss"}
+    choices = {"data.dataset": tuple(refs.DATASETS), "data.feature_kind": tuple(KINDS), "training.loss": LOSSES}
 
     @classmethod
     def settle(cls, config: Config) -> Config:
-        """Let the width of the features follow from their kind; check what the flags check in a YAML too."""
-        for key, value, valid in (
-            ("data.dataset", config.data.dataset, refs.DATASETS),
-            ("data.feature_kind", config.data.feature_kind, KINDS),
-            ("training.loss", config.training.loss, LOSSES),
-        ):
-            require_one_of(key, value, valid)
+        """Let the width of the features follow from their kind."""
+        config = super().settle(config)
         model, width = config.model, feature_width(config.data.feature_kind)
-        if model.feature_size not in (width, ModelConfig.feature_size):
+        if model.feature_size not in (width, FEATURE_SIZE):
             raise ConfigError(f"model.feature_size {model.feature_size} is not that of --FEAT: leave it out")
-        return dataclasses.replace(config, model=dataclasses.replace(model, feature_size=width))
+        return replace(config, model=replace(model, feature_size=width))
 
     def splits_of(self, run: str) -> tuple[str, ...]:
         """Return val, or every test split that the data set has."""
@@ -151,6 +142,15 @@ class VGDTask(Task):
         """Build the network with a score and four box offsets per region."""
         head = GroundingHead(softmax=self.config.training.loss != "bce", **head_sizes(self.config))
         return network_of(self.config, genotype, head, self.vocabularies["tokens"], pretrained_words)
+
+    def explain_misfit(self, parameter: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str | None:
+        """Name the widths of the region features when these differ."""
+        if parameter == "region_stem.linear.weight" and found[:1] == expected[:1]:
+            return (
+                f"it was trained with region features {found[1]} wide, these are {expected[1]}: "
+                "name their kind by --FEAT, or model.feature_size by --CFG"
+            )
+        return super().explain_misfit(parameter, found, expected)
 
     def with_totals(self, batch: Batch) -> Batch:
         """Add the numbers of scored samples and matching regions, so that parts add up to the whole."""

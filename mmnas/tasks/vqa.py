@@ -180,6 +180,15 @@ class VQATask(Task):
         head = FusionHead(outputs=len(self.vocabularies["answers"]), **head_sizes(self.config))
         return network_of(self.config, genotype, head, self.vocabularies["tokens"], pretrained_words)
 
+    def explain_misfit(self, parameter: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str | None:
+        """Name the numbers of answers when these differ."""
+        if parameter.startswith("head.classifier") and found[1:] == expected[1:]:
+            return (
+                f"it was trained with {found[0]} answers, the data gives {expected[0]}: "
+                "put the annotation files that it was trained with under --DATA_PATH"
+            )
+        return super().explain_misfit(parameter, found, expected)
+
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         """Binary cross entropy against the soft targets, summed over batch and answers."""
         logits = model(batch)  # (B, A)

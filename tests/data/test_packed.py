@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmnas.configs import load_config
+from mmnas.config import load_config
 from mmnas.data import packed
 from mmnas.data.features import NpzFolders
 from mmnas.data.packed import PackedFeatures, packed_at, region_counts

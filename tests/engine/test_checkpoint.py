@@ -77,7 +77,7 @@ class Evil:
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path):
     torch.save({"state_dict": {"w": Evil()}}, tmp_path / "evil.pkl")
-    with pytest.raises(CheckpointError, match="nothing in it was run"):
+    with pytest.raises(CheckpointError, match="no code was run"):
         load_checkpoint(tmp_path / "evil.pkl")
 
 

@@ -10,7 +10,7 @@ import torch
 from spacy.strings import get_string_id
 from torch import Tensor, nn
 
-from mmnas.configs import load_config
+from mmnas.config import load_config
 from mmnas.data.features import read_mask_rcnn_npz, read_npz
 from mmnas.data.packed import PackedFeatures
 from mmnas.data.packing import pack
@@ -18,11 +18,11 @@ from mmnas.engine.checkpoint import (
     Checkpoint,
     best_epoch,
     load_checkpoint,
-    load_weights,
     save_checkpoint,
     settings_of,
     versions,
 )
+from mmnas.engine.weights import load_weights
 from mmnas.models.published import our_name
 from mmnas.tasks import task_named
 from mmnas.text.vector_sources import GloveText, SpacyVectors

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmnas.engine.checkpoint import load_checkpoint, load_weights
+from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.engine.distributed import Group
 from mmnas.engine.trainer import Trainer
+from mmnas.engine.weights import load_weights
 from mmnas.genotype import Genotype
 from mmnas.models.published import our_name
 from tests.stand_in import (

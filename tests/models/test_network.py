@@ -3,9 +3,10 @@ import pytest
 import torch
 from torch import nn
 
-from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint, load_weights
+from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint
 from mmnas.engine.distributed import Group
 from mmnas.engine.trainer import Trainer
+from mmnas.engine.weights import load_weights
 from mmnas.errors import ConfigError
 from mmnas.genotype import Genotype
 from mmnas.models.heads import FusionHead

@@ -3,7 +3,8 @@ import copy
 import pytest
 import torch
 
-from mmnas.engine.checkpoint import PublishedWeights, load_checkpoint, load_weights
+from mmnas.engine.checkpoint import PublishedWeights, load_checkpoint
+from mmnas.engine.weights import load_weights
 from mmnas.errors import CheckpointError
 from mmnas.models.published import from_published, our_name
 from tests.stand_in import (
@@ -152,7 +153,7 @@ def test_what_does_not_fit_is_named_with_the_file(change, message, tmp_path):
     network = fixture_network(FIXTURE)
     before = network.state_dict()["token_stem.lstm.bias_hh_l0"].clone()
     with pytest.raises(CheckpointError, match=message) as caught:
-        load_weights(network, load_checkpoint(path), path)
+        load_weights(network, load_checkpoint(path), path, VQATask.explain_misfit.__get__(fixture_task(FIXTURE)))
     assert str(path) in str(caught.value)
     assert torch.equal(network.state_dict()["token_stem.lstm.bias_hh_l0"], before)
 

@@ -9,7 +9,7 @@ import torch
 
 import mmnas
 from mmnas.batch import collate
-from mmnas.configs import load_config
+from mmnas.config import load_config
 from mmnas.data.scan_precomp import matching_features, read_split
 from mmnas.demo.demos import demo
 from mmnas.engine.checkpoint import load_checkpoint
