@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from mmnas.errors import ConfigError
 from mmnas.paths import RunPaths
 from mmnas.plain_yaml import parse_yaml, read_yaml
-from mmnas.schema import Count, Natural, Text, convert, nearest, shown
+from mmnas.schema import Count, Natural, Text, convert, field_types, nearest, shown
 
 FEATURE_SIZE = 2048
 Size = Literal["small", "large", "tiny", "search"]
@@ -28,6 +28,11 @@ VERSION = re.compile(r"\w[\w.+=@-]{0,99}")
 Rate = Annotated[float, Meta(gt=0, le=1e300)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 Blocks = Annotated[int, Meta(ge=1, le=1000)]
+Names = tuple[Text, ...]
+AlphaMode = Literal["full", "two"]
+AlphaInit = Literal["prior", "uniform", "normal"]
+ENCODER = ("self_att_64", "feed_forward")
+DECODER = ("self_att_64", "rel_self_att_64", "guided_att_64", "feed_forward")
 
 
 def doc(text: str) -> Meta:
@@ -59,13 +64,9 @@ class DataConfig(Section, frozen=True):
 
     max_tokens: Annotated[Count, doc("longer text is cut")] = 14
     max_regions: Annotated[Count, doc("further regions of an image are left out")] = 100
-    answer_min_count: Annotated[
-        Natural, doc("VQA: an answer enters the vocabulary if it occurs more often than this")
-    ] = 8
+    answer_min_count: Annotated[Natural, doc("VQA: answers that occur more often enter the vocabulary")] = 8
     dataset: Annotated[Text, doc("data set")] = ""
-    protocol: Annotated[
-        Text, doc("images that are scored against each other; follows from --DATASET when left out")
-    ] = ""
+    protocol: Annotated[Text, doc("images scored against each other; if omitted, as --DATASET is")] = ""
     feature_kind: Annotated[Text, doc("kind of region features")] = ""
 
 
@@ -74,9 +75,7 @@ class TrainingConfig(Section, frozen=True):
 
     base_lr: Annotated[Rate, doc("learning rate after the warm-up of three epochs")]
     epochs: Annotated[Count, doc("epochs to train")]
-    decay_epochs: Annotated[
-        tuple[Natural, ...], doc("epochs (from 0) at whose start the learning rate is multiplied by decay_rate")
-    ] = ()
+    decay_epochs: Annotated[tuple[Natural, ...], doc("epochs (from 0) at whose start the rate decays")] = ()
     decay_rate: Annotated[Rate, doc("factor of one decay")] = 0.2
     split_base_lr: Annotated[dict[Text, Rate], doc("other base learning rates for some values of --SPLIT")] = {}
     optimizer: Annotated[Literal["adam", "sgd"], doc("adam, or sgd with cosine decay to the last epoch")] = "adam"
@@ -84,9 +83,7 @@ class TrainingConfig(Section, frozen=True):
     eps: Annotated[Rate, doc("Adam's epsilon")] = 1e-9
     momentum: Annotated[Fraction, doc("momentum of sgd")] = 0.9
     loss: Annotated[Text, doc("loss function")] = ""
-    negative_candidates: Annotated[
-        Count, doc("matching: random candidates, per image and per caption, to choose negatives from")
-    ] = 64
+    negative_candidates: Annotated[Count, doc("matching: random candidates for each kind of negative")] = 64
     hard_negatives: Annotated[Count, doc("matching: a negative is drawn from so many best candidates")] = 5
     random_negative_epochs: Annotated[Natural, doc("matching: first epochs that draw from all candidates")] = 0
     clip_norm: Annotated[Rate, doc("largest norm of the whole gradient")] = 1.0
@@ -112,21 +109,12 @@ class SearchConfig(Section, frozen=True):
 
     encoder_blocks: Annotated[Blocks, doc("blocks over the tokens")] = 12
     decoder_blocks: Annotated[Blocks, doc("blocks over the regions")] = 18
-    encoder_candidates: Annotated[tuple[Text, ...], doc("operations that every encoder block chooses from")] = (
-        "self_att_64", "feed_forward",
-    )  # fmt: skip
-    decoder_candidates: Annotated[tuple[Text, ...], doc("operations that every decoder block chooses from")] = (
-        "self_att_64", "rel_self_att_64", "guided_att_64", "feed_forward",
-    )  # fmt: skip
-    alpha_mode: Annotated[
-        Literal["full", "two"], doc("candidates that run in an architecture step: all, or two drawn ones")
-    ] = "full"
+    encoder_candidates: Annotated[Names, doc("operations that every encoder block chooses from")] = ENCODER
+    decoder_candidates: Annotated[Names, doc("operations that every decoder block chooses from")] = DECODER
+    alpha_mode: Annotated[AlphaMode, doc("candidates per architecture step: all, or two drawn ones")] = "full"
     alpha_start: Annotated[Natural, doc("epochs before architecture steps")] = 20
     alpha_every: Annotated[Count, doc("weight steps per architecture step")] = 5
-    alpha_init: Annotated[
-        Literal["prior", "uniform", "normal"],
-        doc("where the alphas start: the pattern SA FFN / RSA GA FFN, zeros, or small noise"),
-    ] = "prior"
+    alpha_init: Annotated[AlphaInit, doc("alphas' start: pattern SA FFN / RSA GA FFN, zeros, or noise")] = "prior"
     alpha_lr: Annotated[Rate, doc("Adam's learning rate for the alphas")] = 0.1
     alpha_betas: Annotated[tuple[Fraction, Fraction], doc("Adam's decay rates for the alphas")] = (0.0, 0.999)
     patience: Annotated[Natural, doc("stop after N epochs with the same genotype; 0 never stops early")] = 0
@@ -143,9 +131,7 @@ class PathsConfig(Section, frozen=True):
 
     data: Annotated[Text, doc("root of the data")] = "./data"
     features: Annotated[Text | None, doc("region features: root or packed store, if not below --DATA_PATH")] = None
-    word_vectors: Annotated[
-        Text | None, doc("spaCy vectors (package or directory) or GloVe file, if not en_vectors_web_lg")
-    ] = None
+    word_vectors: Annotated[Text | None, doc("spaCy vectors or GloVe file, if not en_vectors_web_lg")] = None
     logs: Annotated[Text, doc("root of checkpoints, results and logs")] = "./logs"
 
 
@@ -182,10 +168,8 @@ class Config(Section, frozen=True):
         return convert(values, cls)
 
 
-PARTS: dict[str, type[Section]] = {
-    "model": ModelConfig, "data": DataConfig, "training": TrainingConfig, "paths": PathsConfig,
-    "search": SearchConfig,
-}  # fmt: skip
+PARTS: dict[str, Any] = {name: kind for name, kind in field_types(Config).items() if isinstance(kind, type)}
+"""The sections of a configuration file."""
 
 
 def load_config(

@@ -88,6 +88,11 @@ class CheckpointFile:
     file: BinaryIO
     content: Checkpoint | PublishedWeights
 
+    @property
+    def own(self) -> Checkpoint | None:
+        """What this project wrote; None for released weights."""
+        return self.content if isinstance(self.content, Checkpoint) else None
+
     def sha256(self) -> str:
         """Return the SHA-256 of the file's bytes, also when its name is gone or stands for another file by now."""
         with mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ) as data:

@@ -33,14 +33,6 @@ def network_with(
     return network
 
 
-def load_weights(
-    model: nn.Module, source: Checkpoint | PublishedWeights, path: PathLike, explain: Explain = lambda *_: None
-) -> None:
-    """Copy a checkpoint's weights into `model`. Raises `CheckpointError` naming what does not fit."""
-    _check_fit(model, source, path, explain)
-    model.load_state_dict(_state_for(model, source))
-
-
 def _state_for(model: nn.Module, source: Checkpoint | PublishedWeights) -> dict[str, Tensor]:
     if isinstance(source, Checkpoint):
         return source.model

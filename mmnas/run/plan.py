@@ -14,7 +14,6 @@ from mmnas.config import Config, PathsConfig, load_config, overlaid, read_overri
 from mmnas.engine.checkpoint import (
     Checkpoint,
     CheckpointFile,
-    PublishedWeights,
     checkpoints_in,
     moment_of,
     open_checkpoint,
@@ -24,6 +23,7 @@ from mmnas.errors import CheckpointError, ConfigError
 from mmnas.genotype import Genotype, read_genotype
 from mmnas.paths import RunPaths
 from mmnas.run.flags import Request, default_genotype
+from mmnas.schema import Text, convert
 from mmnas.search.supernet import space_of
 from mmnas.tasks.base import Task
 
@@ -46,14 +46,9 @@ class Plan:
     keep_all: bool = False
 
     @property
-    def checkpoint(self) -> Checkpoint | PublishedWeights | None:
-        """What the run starts from."""
-        return self.source.content if self.source else None
-
-    @property
-    def checkpoint_path(self) -> Path | None:
-        """The file that it was read from."""
-        return self.source.path if self.source else None
+    def checkpoint(self) -> Checkpoint | None:
+        """What the run starts from; None for nothing, and for released weights, which are weights alone."""
+        return self.source.own if self.source else None
 
     @property
     def folder(self) -> Path:
@@ -72,14 +67,18 @@ def make_plan(task: type[Task], request: Request) -> Plan:
     request = _with_file(request)
     path = _checkpoint_path(request)
     source = None if path is None else open_checkpoint(path)
-    if source and isinstance(source.content, Checkpoint):
-        config, genotype = _from_checkpoint(task, request, source.content, source.path)
+    if source and source.own:
+        config, genotype = _from_checkpoint(task, request, source.own, source.path)
+    elif source and request.resume:
+        raise CheckpointError(f"{path} holds released weights, nothing to resume: leave out --RESUME to fine-tune")
     else:
-        if source and request.resume:
-            raise CheckpointError(
-                f"{path} holds released weights, nothing to resume: leave out --RESUME to fine-tune"
-            )
-        config, genotype = _from_flags(task, request, path)
+        version = path.stem if path and request.run != "train" else request.default_version
+        split = "train" if request.run == "search" else task.splits[0]
+        config = _configuration(task, request, request.size or default_size(request.run), split, version)
+        if request.run == "search":
+            genotype = space_of(config)
+        else:
+            genotype = read_genotype(request.geno_path or default_genotype(task), request.geno_epoch)
     plan = Plan(request.run, config, genotype, source, request.resume, request.keep_all)
     check_folder(plan)
     return plan
@@ -87,10 +86,22 @@ def make_plan(task: type[Task], request: Request) -> Plan:
 
 def check_folder(plan: Plan) -> None:
     """Refuse to lose what runs of that version have left; also asked once the folder is locked."""
-    if plan.resume:
-        _check_newest(plan)
-    elif plan.run in LEARNING:
-        _check_new(plan)
+    found = checkpoints_in(plan.folder)
+    if plan.resume and plan.source and plan.checkpoint:
+        reached = (plan.checkpoint.epoch, plan.checkpoint.step)
+        later = [path.name for path in found if moment_of(path) > reached]
+        if later:
+            raise ConfigError(
+                f"{plan.folder} holds checkpoints later than {plan.source.path}, such as {later[-1]}: "
+                "resume the newest, or give what follows another --VERSION"
+            )
+    elif plan.run in LEARNING and found:
+        raise ConfigError(
+            f"{plan.folder} holds checkpoints of an earlier run: continue by --RESUME, or choose another --VERSION"
+        )
+    elif plan.run == "search" and plan.config.files.genotypes.exists():
+        path = plan.config.files.genotypes
+        raise ConfigError(f"{path} exists: choose another --VERSION, whose genotypes will go into its own file")
 
 
 def _check_flags(request: Request) -> None:
@@ -118,30 +129,6 @@ def _with_file(request: Request) -> Request:
     return replace(request, file=None, overrides={**settings, **request.overrides}, flags=flags)
 
 
-def _check_new(plan: Plan) -> None:
-    """Refuse to write over what an earlier run of that version has left."""
-    if checkpoints_in(plan.folder):
-        raise ConfigError(
-            f"{plan.folder} holds checkpoints of an earlier run: continue it with --RESUME, "
-            "or choose another --VERSION"
-        )
-    path = plan.config.files.genotypes
-    if plan.run == "search" and path.exists():
-        raise ConfigError(f"{path} exists: choose another --VERSION, whose genotypes will go into its own file")
-
-
-def _check_newest(plan: Plan) -> None:
-    """Refuse to continue from a checkpoint beside ones that an earlier run wrote after it."""
-    assert isinstance(plan.checkpoint, Checkpoint)  # released weights are never resumed
-    reached = (plan.checkpoint.epoch, plan.checkpoint.step)
-    later = [path for path in checkpoints_in(plan.folder) if moment_of(path) > reached]
-    if later:
-        raise ConfigError(
-            f"{plan.folder} holds checkpoints later than {plan.checkpoint_path}, such as {later[-1].name}: "
-            "resume the newest, or give what follows another --VERSION"
-        )
-
-
 def _checkpoint_path(request: Request) -> Path | None:
     """Return the checkpoint a request means: --CKPT_PATH, else the newest of its version."""
     if request.checkpoint is not None:
@@ -150,23 +137,14 @@ def _checkpoint_path(request: Request) -> Path | None:
         return None
     if request.version is None:
         raise ConfigError(f"--RUN={request.run} needs a trained model: name its --VERSION or its --CKPT_PATH")
-    folder = RunPaths(request.overrides.get("paths.logs", PathsConfig().logs), request.version).checkpoints
+    logs = convert(request.overrides.get("paths.logs", PathsConfig().logs), Text, "paths.logs")
+    folder = RunPaths(logs, request.version).checkpoints
     found = checkpoints_in(folder)
     if not found:
         raise CheckpointError(
             f"no checkpoint in {folder}: train --VERSION={request.version} first, or give --CKPT_PATH"
         )
     return found[-1]
-
-
-def _from_flags(task: type[Task], request: Request, checkpoint: Path | None) -> tuple[Config, Genotype]:
-    version = request.default_version if checkpoint is None or request.run == "train" else checkpoint.stem
-    size = request.size or default_size(request.run)
-    if request.run == "search":
-        config = _configuration(task, request, size, "train", version)
-        return config, space_of(config)
-    config = _configuration(task, request, size, task.splits[0], version)
-    return config, read_genotype(request.geno_path or default_genotype(task), request.geno_epoch)
 
 
 def _configuration(task: type[Task], request: Request, size: str, split: str, version: str) -> Config:
@@ -181,46 +159,39 @@ def _from_checkpoint(
     trained, genotype = settings_of(path, checkpoint)
     if trained.task != task.name:
         raise CheckpointError(f"{path} is of the task {trained.task}: use train_{trained.task}.py")
-    if bool(checkpoint.search) != (request.run == "search"):
-        raise CheckpointError(_of_another_run(trained, checkpoint, path))
+    if checkpoint.search and request.run != "search":
+        found = trained.files.genotypes
+        raise CheckpointError(
+            f"{path} is of a search: continue it with --RUN=search, or train what it found, --GENO_PATH={found}"
+        )
+    if request.run == "search" and not checkpoint.search:
+        raise CheckpointError(f"{path} is of a training run, which --RUN=search cannot continue")
     if request.geno_path is not None and read_genotype(request.geno_path, request.geno_epoch) != genotype:
         raise CheckpointError(
             f"--GENO_PATH={request.geno_path} contradicts {path}, which holds its own genotype: leave the flag out"
         )
-    if request.size not in (None, trained.size):
-        raise _contradiction("--MODEL", request.size, trained.size, path)
+    tuning = request.run == "train" and not request.resume
     names = {"version": request.version or trained.version}
     asked = Config.from_dict({**overlaid(trained.to_dict(), request.overrides), **names})
-    tuning = request.run == "train" and not request.resume
-    _check_fixed(task, request, asked, trained, path)
+    fixed = [("--MODEL", request.size or trained.size, trained.size)]
+    if not tuning:
+        fixed.append(("--SPLIT", request.split or trained.split, trained.split))
+    free = (*FREE_KEYS, *task.free_keys, *(FREE_WHEN_RESUMING if request.resume else ()))
+    for key in request.overrides:
+        if not key.startswith((*free, "training.", "search.") if tuning else free):
+            fixed.append((request.flags.get(key, key), _value(asked, key), _value(trained, key)))
+    for flag, given, held in fixed:
+        if given != held:
+            raise CheckpointError(
+                f"{flag}={given} contradicts {path}, which was trained with {held}: "
+                "leave the flag out, or start a new run"
+            )
     if tuning:
         new = _configuration(task, request, trained.size, task.splits[0], request.default_version)
         return replace(new, model=trained.model, data=trained.data), genotype
-    if request.split not in (None, trained.split):
-        raise _contradiction("--SPLIT", request.split, trained.split, path)
     return task.settle(asked), genotype
 
 
-def _check_fixed(task: type[Task], request: Request, asked: Config, trained: Config, path: Path) -> None:
-    """Refuse what is set otherwise than a checkpoint has it and must not change."""
-    free = (*FREE_KEYS, *task.free_keys, *(FREE_WHEN_RESUMING if request.resume else ()))
-    if request.run == "train" and not request.resume:
-        free = (*free, "training.", "search.")
-    for key in request.overrides:
-        part, name = key.split(".", 1)
-        given, held = (getattr(getattr(config, part), name) for config in (asked, trained))
-        if given != held and not key.startswith(free):
-            raise _contradiction(request.flags.get(key, key), given, held, path)
-
-
-def _of_another_run(trained: Config, checkpoint: Checkpoint, path: Path) -> str:
-    if not checkpoint.search:
-        return f"{path} is of a training run, which --RUN=search cannot continue"
-    found = trained.files.genotypes
-    return f"{path} is of a search: continue it with --RUN=search, or train what it found, --GENO_PATH={found}"
-
-
-def _contradiction(flag: str, given: Any, held: Any, path: Path) -> CheckpointError:
-    return CheckpointError(
-        f"{flag}={given} contradicts {path}, which was trained with {held}: leave the flag out, or start a new run"
-    )
+def _value(config: Config, key: str) -> Any:
+    part, name = key.split(".", 1)
+    return getattr(getattr(config, part), name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmnas.engine.checkpoint import Checkpoint, versions
+from mmnas.engine.checkpoint import versions
 from mmnas.files import replacing, write_json
 from mmnas.genotype import Genotype
 from mmnas.run.plan import Plan
@@ -52,7 +52,7 @@ def _trained_on(plan: Plan, split: str) -> bool:
 
 
 def _seen_splits(plan: Plan) -> list[str]:
-    seen = plan.checkpoint.seen_splits if isinstance(plan.checkpoint, Checkpoint) else []
+    seen = plan.checkpoint.seen_splits if plan.checkpoint else []
     return seen or [plan.config.split]
 
 
@@ -87,7 +87,7 @@ def _provenance(result: Result, task: Task, plan: Plan, split: str, samples: int
 
 def _checkpoint(plan: Plan) -> dict[str, Any]:
     """Say which weights were scored; released ones do not tell how they were trained."""
-    own = plan.checkpoint if isinstance(plan.checkpoint, Checkpoint) else None
+    own = plan.checkpoint
     assert plan.source is not None
     return {
         "checkpoint": str(plan.source.path),

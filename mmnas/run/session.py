@@ -8,7 +8,6 @@ from functools import partial
 import torch
 from msgspec import structs
 
-from mmnas.engine.checkpoint import Checkpoint
 from mmnas.engine.distributed import Group, launch
 from mmnas.engine.evaluator import Evaluator
 from mmnas.engine.loading import dismiss_workers, look_at
@@ -69,7 +68,7 @@ def _run(group: Group, task_class: type[Task], plan: Plan) -> int:
 def prepare(task: Task, plan: Plan) -> MMNasNet:
     """Settle the vocabularies, build the network, load its weights."""
     torch.manual_seed(plan.config.training.seed)
-    if isinstance(plan.checkpoint, Checkpoint):
+    if plan.checkpoint:
         task.use_vocabularies(plan.checkpoint.vocabularies)
     else:
         task.vocabularies = task.build_vocabularies()
@@ -82,7 +81,7 @@ def prepare(task: Task, plan: Plan) -> MMNasNet:
 def _announce(plan: Plan, group: Group) -> None:
     config = plan.config
     processes = f"{group.size} processes" if group.size > 1 else "one process"
-    source = f" from {plan.checkpoint_path}" if plan.checkpoint_path else ""
+    source = f" from {plan.source.path}" if plan.source else ""
     log.info(
         "%s %s, size %s, version %s%s; %s on %s",
         plan.run, config.task, config.size, config.version, source, processes, group.device.type,
@@ -98,7 +97,7 @@ def _learn(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
         len(loop.sampler),
         ", ".join(f"{len(words)} {name}" for name, words in task.vocabularies.items()),
     )
-    if plan.source and isinstance(plan.checkpoint, Checkpoint):
+    if plan.source and plan.checkpoint:
         if plan.resume:
             loop.restore(plan.checkpoint, plan.source.path)
         else:

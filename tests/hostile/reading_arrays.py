@@ -22,13 +22,13 @@ from mmnas.engine.checkpoint import (
     settings_of,
     versions,
 )
-from mmnas.engine.weights import load_weights
 from mmnas.models.published import our_name
 from mmnas.tasks import task_named
 from mmnas.text.vector_sources import GloveText, SpacyVectors
 from mmnas.text.vocabulary import Vocabulary
 from tests.conftest import GENOTYPE
 from tests.hostile.reading_texts import json_file
+from tests.stand_in import load_weights
 
 WIDTH = 16  # of the region features
 

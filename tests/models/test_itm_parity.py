@@ -7,7 +7,6 @@ import torch
 from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.engine.distributed import Group
 from mmnas.engine.trainer import Trainer
-from mmnas.engine.weights import load_weights
 from mmnas.genotype import Genotype
 from mmnas.models.published import our_name
 from tests.stand_in import (
@@ -18,6 +17,7 @@ from tests.stand_in import (
     fixture_config,
     fixture_network,
     fixture_task,
+    load_weights,
     one_batch_task,
     published_checkpoint,
 )

@@ -6,7 +6,6 @@ from torch import nn
 from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint
 from mmnas.engine.distributed import Group
 from mmnas.engine.trainer import Trainer
-from mmnas.engine.weights import load_weights
 from mmnas.errors import ConfigError
 from mmnas.genotype import Genotype
 from mmnas.models.heads import FusionHead
@@ -23,6 +22,7 @@ from tests.stand_in import (
     fixture_config,
     fixture_network,
     fixture_task,
+    load_weights,
     one_batch_task,
     published_checkpoint,
     shipped_genotype,

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from mmnas.engine.checkpoint import PublishedWeights, load_checkpoint
-from mmnas.engine.weights import load_weights
 from mmnas.errors import CheckpointError
 from mmnas.models.published import from_published, our_name
 from tests.stand_in import (
     fixture,
     fixture_network,
     fixture_task,
+    load_weights,
     published_checkpoint,
     published_state,
     shipped_genotype,

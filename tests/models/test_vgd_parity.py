@@ -8,7 +8,6 @@ from msgspec import structs
 from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.engine.distributed import Group
 from mmnas.engine.trainer import Trainer
-from mmnas.engine.weights import load_weights
 from mmnas.genotype import Genotype
 from mmnas.models.heads import GroundingHead
 from mmnas.models.published import our_name
@@ -20,6 +19,7 @@ from tests.stand_in import (
     fixture_config,
     fixture_network,
     fixture_task,
+    load_weights,
     one_batch_task,
     published_checkpoint,
 )
