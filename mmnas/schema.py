@@ -79,6 +79,8 @@ def convert(value: Any, kind: Any, path: str = "", error: type[ValueError] = Con
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as exception:
         raise error(_explain(str(exception), value, kind, path)) from None
+    except (AttributeError, TypeError, UnicodeError) as exception:  # halves of characters; tensors as mappings
+        raise error(f"{path or 'the content'} holds what is not plain: {exception}") from None
 
 
 def bare_type(kind: Any) -> Any:

@@ -103,6 +103,13 @@ def test_every_fault_names_its_key_in_one_short_line(values, message):
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize("values", [{**PLAIN, "\ud800": 1}, {**PLAIN, "kind": "\ud800"}])
+def test_what_is_not_plain_is_refused_in_one_line(values):
+    with pytest.raises(ConfigError, match="holds what is not plain") as caught:
+        convert(values, Outer)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_path_before_the_key_and_the_kind_of_error():
     with pytest.raises(DataError, match=r"^unknown key model\.witdh; did you mean width\?$"):
         convert({"width": 1, "witdh": 1}, Inner, "model", DataError)

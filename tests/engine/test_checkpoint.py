@@ -72,6 +72,7 @@ def test_a_checkpoint_from_before_the_schema_loads(tmp_path):
             [{"epoch": 1, "loss": "low", "metrics": None}],
             r"history\[0\].loss must be a number, not",
         ),
+        ("history", [torch.ones(2)], "the content holds what is not plain"),
         ("foreign", 3, "unknown key foreign"),
         ("config", ..., "key config is missing"),
     ],
