@@ -58,7 +58,7 @@ def resident_mb(pid: int) -> float:
 
 def measure(root: str) -> None:
     """Read every image once through the loader; print figures as JSON."""
-    from mmnas.configs import load_config
+    from mmnas.config import load_config
     from mmnas.data.samplers import TrainingSampler
     from mmnas.engine.loading import BatchLoader
     from mmnas.tasks.vqa import VQATask

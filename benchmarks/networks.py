@@ -16,7 +16,7 @@ from benchmarks.published import (
     published_batch,
 )
 from benchmarks.timing import matrix_work
-from mmnas.configs import load_config
+from mmnas.config import load_config
 from mmnas.genotype import read_genotype
 from mmnas.models.cpu import use_cpu_kernels
 from mmnas.tasks import task_named

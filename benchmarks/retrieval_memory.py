@@ -41,7 +41,7 @@ def write_data(root: Path, images: int) -> None:
 
 def measure(root: str) -> None:
     """Take every image once through the loader; print figures as JSON."""
-    from mmnas.configs import load_config
+    from mmnas.config import load_config
     from mmnas.engine.loading import BatchLoader
     from mmnas.tasks.hard_negatives import random_negatives
     from mmnas.tasks.itm import ITMTask

@@ -107,7 +107,7 @@ def _annotations(rows: list[tuple[int, int]], words: list[str], rng: np.random.G
 
 def start(root: Path) -> dict[str, float]:
     """Build vocabularies and training set; return seconds, peak memory and what was built."""
-    from mmnas.configs import load_config
+    from mmnas.config import load_config
     from mmnas.tasks.vqa import VQATask
 
     config = load_config("vqa", "small", split="train+val+vg", version="x", overrides={"paths.data": str(root)})

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mmnas.batch import Batch
-from mmnas.configs import load_config
+from mmnas.config import load_config
 from mmnas.genotype import Genotype
 from mmnas.models.cpu import use_cpu_kernels
 from mmnas.models.network import MMNasNet

@@ -1,235 +1,152 @@
-"""Everything a run is set by, in frozen dataclasses that check themselves.
+"""The settings of a run: every field with its type, limits, default and help text, and how they are read.
 
-Filled from a section of the shipped YAML, then a `--CFG` file of the same shape, then flags (`configs/`).
-The whole of it is written into each checkpoint as plain types.
+They come from a section of the shipped YAML, then from a `--CFG` file of the same shape, then from flags. The whole
+configuration is written into each checkpoint as plain types.
 """
 
-import dataclasses
+import functools
+import importlib.resources
+import re
+import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
 
 from mmnas.errors import ConfigError
 from mmnas.paths import RunPaths
-from mmnas.typed import build, require_one_of, shown, to_plain
+from mmnas.plain_yaml import parse_yaml, read_yaml
+from mmnas.schema import Count, Natural, Text, convert, field_types, nearest, shown
 
-SIZES = ("small", "large", "tiny", "search")
-MOST_BLOCKS = 1000  # of a stream in a search; what is more is a slip of the pen
-ALPHA_MODES = ("full", "two")
-ALPHA_INITS = ("prior", "uniform", "normal")
+FEATURE_SIZE = 2048
+Size = Literal["small", "large", "tiny", "search"]
+SIZES: tuple[str, ...] = typing.get_args(Size)
+VERSION = re.compile(r"\w[\w.+=@-]{0,99}")
+"""Names of runs, which become part of file names."""
+
+Rate = Annotated[float, Meta(gt=0, le=1e300)]
+Fraction = Annotated[float, Meta(ge=0, lt=1)]
+Blocks = Annotated[int, Meta(ge=1, le=1000)]
+Names = tuple[Text, ...]
+AlphaMode = Literal["full", "two"]
+AlphaInit = Literal["prior", "uniform", "normal"]
+ENCODER = ("self_att_64", "feed_forward")
+DECODER = ("self_att_64", "rel_self_att_64", "guided_att_64", "feed_forward")
 
 
-@dataclass(frozen=True)
-class ModelConfig:
+def doc(text: str) -> Meta:
+    """Return a field's help text, as --help shows it."""
+    return Meta(description=text)
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of the configuration; unknown keys are errors."""
+
+
+class ModelConfig(Section, frozen=True):
     """Sizes of the network (paper section 4.1)."""
 
-    hidden_size: int
-    """H, the width of both streams."""
-    pooling_size: int
-    """Inner width of the attention pooling's MLP."""
-    pooled_size: int
-    """Width after pooling, 2H in the paper."""
-    head_scale: int = 1
-    """An attention head is as wide as the suffix of its operation's name times this."""
-    feature_size: int = 2048
-    """D, the width of a region feature."""
-    word_size: int = 300
-    """Width of a word vector."""
-    relation_size: int = 64
-    """R, the width of the relation embedding."""
-    box_size: int = 0
-    """Width of the embedded normalised box that joins each region feature; 0 leaves it out."""
-    glimpses: int = 1
-    """Softmaxes per attention pooling."""
-    dropout: float = 0.1
-    """Rate of every dropout, attention maps included."""
+    hidden_size: Annotated[Count, doc("H, width of both streams")]
+    pooling_size: Annotated[Count, doc("inner width of the attention pooling's MLP")]
+    pooled_size: Annotated[Count, doc("width after pooling, 2H in the paper")]
+    head_scale: Annotated[Count, doc("an attention head is this times as wide as its operation's name says")] = 1
+    feature_size: Annotated[Count, doc("D, width of a region feature")] = FEATURE_SIZE
+    word_size: Annotated[Count, doc("width of a word vector")] = 300
+    relation_size: Annotated[Count, doc("R, width of the relation embedding")] = 64
+    box_size: Annotated[Natural, doc("width of the box embedding added to each region feature; 0 for none")] = 0
+    glimpses: Annotated[Count, doc("softmaxes per attention pooling")] = 1
+    dropout: Annotated[Fraction, doc("probability of every dropout, attention maps included")] = 0.1
+
+
+class DataConfig(Section, frozen=True):
+    """Limits and choices of the input data."""
+
+    max_tokens: Annotated[Count, doc("longer text is cut")] = 14
+    max_regions: Annotated[Count, doc("further regions of an image are left out")] = 100
+    answer_min_count: Annotated[Natural, doc("VQA: answers that occur more often enter the vocabulary")] = 8
+    dataset: Annotated[Text, doc("data set")] = ""
+    protocol: Annotated[Text, doc("images scored against each other; if omitted, as --DATASET is")] = ""
+    feature_kind: Annotated[Text, doc("kind of region features")] = ""
+
+
+class TrainingConfig(Section, frozen=True):
+    """How weights are learned (paper section 4.1)."""
+
+    base_lr: Annotated[Rate, doc("learning rate after the warm-up of three epochs")]
+    epochs: Annotated[Count, doc("epochs to train")]
+    decay_epochs: Annotated[tuple[Natural, ...], doc("epochs (from 0) at whose start the rate decays")] = ()
+    decay_rate: Annotated[Rate, doc("factor of one decay")] = 0.2
+    split_base_lr: Annotated[dict[Text, Rate], doc("other base learning rates for some values of --SPLIT")] = {}
+    optimizer: Annotated[Literal["adam", "sgd"], doc("adam, or sgd with cosine decay to the last epoch")] = "adam"
+    betas: Annotated[tuple[Fraction, Fraction], doc("Adam's decay rates")] = (0.9, 0.98)
+    eps: Annotated[Rate, doc("Adam's epsilon")] = 1e-9
+    momentum: Annotated[Fraction, doc("momentum of sgd")] = 0.9
+    loss: Annotated[Text, doc("loss function")] = ""
+    negative_candidates: Annotated[Count, doc("matching: random candidates for each kind of negative")] = 64
+    hard_negatives: Annotated[Count, doc("matching: a negative is drawn from so many best candidates")] = 5
+    random_negative_epochs: Annotated[Natural, doc("matching: first epochs that draw from all candidates")] = 0
+    clip_norm: Annotated[Rate, doc("largest norm of the whole gradient")] = 1.0
+    batch_size: Annotated[Count, doc("samples per step and process")] = 64
+    accumulate: Annotated[Count, doc("gradient accumulation: micro-batches per batch")] = 1
+    eval_batch_size: Annotated[Count, doc("samples per forward pass in evaluation")] = 128
+    buckets: Annotated[bool, doc("group images with similar region counts (packed features only)")] = True
+    workers: Annotated[int, Meta(ge=0, lt=1024), doc("data-loading workers per process; 0 for none")] = 4
+    precision: Annotated[Literal["fp32", "bf16"], doc("number format of the forward pass")] = "fp32"
+    compile: Annotated[bool, doc("compile the network with torch.compile for training")] = False
+    seed: Annotated[Natural, doc("random seed")] = 0
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            if name not in ("box_size", "dropout") and value < 1:
-                raise ConfigError(f"model.{name} must be at least 1, not {value}")
-        if self.box_size < 0:
-            raise ConfigError(f"model.box_size must not be negative, not {self.box_size}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.dropout must lie in [0, 1), not {self.dropout}")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """What of the data a sample holds."""
-
-    max_tokens: int = 14
-    """Longer text is cut."""
-    max_regions: int = 100
-    """Further regions of an image are left out."""
-    answer_min_count: int = 8
-    """VQA: an answer enters the vocabulary when it occurs more often than this."""
-    dataset: str = ""
-    """Which of a task's data sets: refcoco, refcoco+ or refcocog; flickr or coco; empty for a task with one."""
-    protocol: str = ""
-    """Matching: which images are scored against each other: flickr1k, coco5k or coco1k."""
-    feature_kind: str = ""
-    """Which of a task's region features: vg_woref or coco_mrcn; empty for a task with one."""
-
-    def __post_init__(self) -> None:
-        for name in ("max_tokens", "max_regions"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"data.{name} must be at least 1, not {getattr(self, name)}")
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How weights are learnt (paper section 4.1)."""
-
-    base_lr: float
-    """Learning rate after the warm-up of three epochs."""
-    epochs: int
-    """Passes over the training split."""
-    decay_epochs: tuple[int, ...] = ()
-    """Epoch indices (from 0) at whose start the learning rate is multiplied by `decay_rate`."""
-    decay_rate: float = 0.2
-    """Factor of one decay."""
-    split_base_lr: dict[str, float] = field(default_factory=dict)
-    """Base learning rates that hold for some values of --SPLIT instead."""
-    optimizer: str = "adam"
-    """`adam`, or `sgd` with cosine decay to the last epoch."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    """Adam's decay rates."""
-    eps: float = 1e-9
-    """Adam's epsilon."""
-    momentum: float = 0.9
-    """SGD's momentum."""
-    loss: str = ""
-    """Which of a task's losses: kld or bce for grounding, bce or margin for matching; empty for a task with one."""
-    negative_candidates: int = 64
-    """Matching: random candidates, per image and per caption, among which negatives are looked for."""
-    hard_negatives: int = 5
-    """Matching: how many of the candidates that score best a negative is drawn from."""
-    random_negative_epochs: int = 0
-    """Matching: first epochs that take any negative."""
-    clip_norm: float = 1.0
-    """Largest norm of the whole gradient."""
-    batch_size: int = 64
-    """Samples per optimiser step and process."""
-    accumulate: int = 1
-    """Parts that a batch is computed in, to save memory."""
-    eval_batch_size: int = 128
-    """Samples per forward in evaluation."""
-    buckets: bool = True
-    """Whether batches hold images of about as many regions each, where a feature store tells how many there are."""
-    workers: int = 4
-    """Loader processes per process; 0 loads in the process itself."""
-    precision: str = "fp32"
-    """`fp32`, or `bf16` autocast."""
-    compile: bool = False
-    """Whether the network goes through torch.compile."""
-    seed: int = 0
-    """Where all random streams start."""
-
-    def __post_init__(self) -> None:
-        for name in (
-            "epochs", "batch_size", "accumulate", "eval_batch_size", "negative_candidates", "hard_negatives",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("base_lr", "clip_norm", "eps", "decay_rate"):
-            value = getattr(self, name)
-            if not 0 < value < float("inf"):
-                raise ConfigError(f"training.{name} must be a positive number, not {value}")
-        for split, value in self.split_base_lr.items():
-            if not 0 < value < float("inf"):
-                raise ConfigError(f"training.split_base_lr.{split} must be a positive number, not {value}")
-        for name, value in (("betas[0]", self.betas[0]), ("betas[1]", self.betas[1]), ("momentum", self.momentum)):
-            if not 0 <= value < 1:
-                raise ConfigError(f"training.{name} must lie in [0, 1), not {value}")
-        for name, limit in (("workers", 2**10), ("seed", 2**63)):
-            if not 0 <= getattr(self, name) < limit:
-                raise ConfigError(f"training.{name} must lie in [0, {limit}), not {getattr(self, name)}")
-        for name, valid in (("optimizer", ("adam", "sgd")), ("precision", ("fp32", "bf16"))):
-            require_one_of(f"training.{name}", getattr(self, name), valid)
         if self.accumulate > self.batch_size:
             raise ConfigError(
-                f"training.accumulate {self.accumulate} (--ACCU) is more than the batch size "
-                f"{self.batch_size} (--BS); a batch cannot be split into more parts than samples"
+                f"accumulate {self.accumulate} (--ACCU) is more than the batch size {self.batch_size} (--BS); "
+                "a batch cannot be split into more parts than samples"
             )
 
 
-@dataclass(frozen=True)
-class SearchConfig:
-    """What a search looks for, and how architecture parameters (alphas) are learnt (paper section 3.4)."""
+class SearchConfig(Section, frozen=True):
+    """The search space, and how architecture parameters (alphas) are learned (paper section 3.4)."""
 
-    encoder_blocks: int = 12
-    """Blocks over the tokens."""
-    decoder_blocks: int = 18
-    """Blocks over the regions."""
-    encoder_candidates: tuple[str, ...] = ("self_att_64", "feed_forward")
-    """Operations that every encoder block chooses among."""
-    decoder_candidates: tuple[str, ...] = ("self_att_64", "rel_self_att_64", "guided_att_64", "feed_forward")
-    """Operations that every decoder block chooses among."""
-    alpha_mode: str = "full"
-    """`full` runs every candidate in an architecture step, `two` draws two per block."""
-    alpha_start: int = 20
-    """Epoch index (from 0) at which architecture steps begin."""
-    alpha_every: int = 5
-    """Weight steps per architecture step."""
-    alpha_init: str = "prior"
-    """`prior` starts from the pattern (SA FFN) / (RSA GA FFN), `uniform` from zeros, `normal` from small noise."""
-    alpha_lr: float = 0.1
-    """Adam's learning rate for the alphas."""
-    alpha_betas: tuple[float, float] = (0.0, 0.999)
-    """Adam's decay rates for the alphas."""
-    patience: int = 0
-    """Epochs with architecture steps and an unchanged genotype after which to stop; 0 never does."""
+    encoder_blocks: Annotated[Blocks, doc("blocks over the tokens")] = 12
+    decoder_blocks: Annotated[Blocks, doc("blocks over the regions")] = 18
+    encoder_candidates: Annotated[Names, doc("operations that every encoder block chooses from")] = ENCODER
+    decoder_candidates: Annotated[Names, doc("operations that every decoder block chooses from")] = DECODER
+    alpha_mode: Annotated[AlphaMode, doc("candidates per architecture step: all, or two drawn ones")] = "full"
+    alpha_start: Annotated[Natural, doc("epochs before architecture steps")] = 20
+    alpha_every: Annotated[Count, doc("weight steps per architecture step")] = 5
+    alpha_init: Annotated[AlphaInit, doc("alphas' start: pattern SA FFN / RSA GA FFN, zeros, or noise")] = "prior"
+    alpha_lr: Annotated[Rate, doc("Adam's learning rate for the alphas")] = 0.1
+    alpha_betas: Annotated[tuple[Fraction, Fraction], doc("Adam's decay rates for the alphas")] = (0.0, 0.999)
+    patience: Annotated[Natural, doc("stop after N epochs with the same genotype; 0 never stops early")] = 0
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("encoder_blocks", 1), ("decoder_blocks", 1), ("alpha_start", 0), ("alpha_every", 1), ("patience", 0),
-        ):  # fmt: skip
-            if getattr(self, name) < least:
-                raise ConfigError(f"search.{name} must be at least {least}, not {getattr(self, name)}")
-        for name in ("encoder_blocks", "decoder_blocks"):
-            if getattr(self, name) > MOST_BLOCKS:
-                raise ConfigError(f"search.{name} must be at most {MOST_BLOCKS}, not {getattr(self, name)}")
         for name in ("encoder_candidates", "decoder_candidates"):
             candidates = getattr(self, name)
             if not candidates or len(set(candidates)) < len(candidates):
-                raise ConfigError(f"search.{name} must list different operations, not {shown(list(candidates))}")
-        require_one_of("search.alpha_mode", self.alpha_mode, ALPHA_MODES)
-        require_one_of("search.alpha_init", self.alpha_init, ALPHA_INITS)
-        if not 0 < self.alpha_lr < float("inf"):
-            raise ConfigError(f"search.alpha_lr must be a positive number, not {self.alpha_lr}")
-        for value in self.alpha_betas:
-            if not 0 <= value < 1:
-                raise ConfigError(f"search.alpha_betas must lie in [0, 1), not {value}")
+                raise ConfigError(f"{name} must list different operations, not {shown(list(candidates))}")
 
 
-@dataclass(frozen=True)
-class PathsConfig:
+class PathsConfig(Section, frozen=True):
     """Where files are read and written."""
 
-    data: str = "./data"
-    """The data root; the task's files lie below it as in the README."""
-    features: str | None = None
-    """Root of the region features when they do not lie below the data root."""
-    word_vectors: str | None = None
-    """A spaCy vectors package or directory, or a GloVe text file; found by itself when None."""
-    logs: str = "./logs"
-    """Root of checkpoints, results and logs."""
+    data: Annotated[Text, doc("root of the data")] = "./data"
+    features: Annotated[Text | None, doc("region features: root or packed store, if not below --DATA_PATH")] = None
+    word_vectors: Annotated[Text | None, doc("spaCy vectors or GloVe file, if not en_vectors_web_lg")] = None
+    logs: Annotated[Text, doc("root of checkpoints, results and logs")] = "./logs"
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(Section, frozen=True):
     """One run's settings."""
 
-    task: str
-    size: str
-    split: str
-    version: str
+    task: Text
+    size: Text
+    split: Text
+    version: Text
     model: ModelConfig
     data: DataConfig
     training: TrainingConfig
     paths: PathsConfig
-    search: SearchConfig = field(default_factory=SearchConfig)
+    search: SearchConfig = SearchConfig()
 
     @property
     def files(self) -> RunPaths:
@@ -243,23 +160,57 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types only: dicts, lists, strings, numbers, None."""
-        return to_plain(self)
+        return msgspec.json.decode(msgspec.json.encode(self))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
         """Rebuild what `to_dict` gave; raises `ConfigError` naming the key that does not fit."""
-        return build(cls, values, "")
+        return convert(values, cls)
 
 
-@dataclass(frozen=True)
-class Flag:
-    """One flag. `target` is a field of `Request`, or a dotted configuration key that it overrides."""
+PARTS: dict[str, Any] = {name: kind for name, kind in field_types(Config).items() if isinstance(kind, type)}
+"""The sections of a configuration file."""
 
-    name: str
-    target: str
-    group: str
-    help: str
-    default: str
-    kind: type = str
-    choices: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
+
+def load_config(
+    task: str,
+    size: str,
+    *,
+    split: str,
+    version: str,
+    overrides: Mapping[str, Any] | None = None,
+    file: str | None = None,
+) -> Config:
+    """Read the shipped YAML's section `size`, then `file`, then `overrides` (`"training.seed": 1`)."""
+    sections = _shipped_sections(task)
+    if size not in sections:
+        raise ConfigError(f"no section '{size}' for {task}; valid ones: {', '.join(sections)}")
+    names = {"task": task, "size": size, "split": split, "version": version}
+    shipped = {"data": {}, "paths": {}, **sections[size]}
+    return Config.from_dict({**names, **overlaid(shipped, {**read_overrides(file), **(overrides or {})})})
+
+
+def overlaid(parts: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a configuration's parts with dotted keys set, such as `"training.seed": 1`."""
+    changed = dict(parts)
+    for dotted, value in overrides.items():
+        part, key = dotted.split(".", 1)
+        changed[part] = {**changed.get(part, {}), key: value}
+    return changed
+
+
+def read_overrides(file: str | None) -> dict[str, Any]:
+    """Return what a `--CFG` file sets, by dotted key. Raises `ConfigError` naming the file or the section."""
+    parts = {} if file is None else read_yaml(file)
+    if not isinstance(parts, dict) or not all(isinstance(values, dict) for values in parts.values()):
+        raise ConfigError("a configuration must look like a section of the shipped YAML: {training: {seed: 1}}")
+    for part in parts:
+        if part not in PARTS:
+            raise ConfigError(f"unknown section {shown(part).strip(chr(39))}; {nearest(str(part), PARTS)}")
+    return {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
+
+
+@functools.cache
+def _shipped_sections(task: str) -> dict[str, Any]:
+    file = importlib.resources.files("mmnas.configs") / f"{task}.yml"
+    return parse_yaml(file.read_text(encoding="utf-8"))

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from mmnas.errors import ConfigError
 from mmnas.files import PathLike, read_json, write_json
+from mmnas.schema import convert, shown
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,7 @@ OPERATIONS: dict[str, OperationSpec] = {
 Row = tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Genotype:
+class Genotype(Struct, frozen=True, forbid_unknown_fields=True, rename={"encoder": "enc", "decoder": "dec"}):
     """The operations of every encoder and decoder block; checked when made, raises `ConfigError`."""
 
     encoder: tuple[Row, ...]
@@ -66,9 +68,9 @@ class Genotype:
     def __post_init__(self) -> None:
         for stream, rows in (("enc", self.encoder), ("dec", self.decoder)):
             if not rows:
-                raise ConfigError(f"genotype has no {stream} blocks")
+                raise ConfigError(f"{stream} has no blocks")
             for block, row in enumerate(rows):
-                _check_row(row, stream, block)
+                _check_row(row, stream, f"{stream}[{block}]")
 
     @property
     def uses_relation(self) -> bool:
@@ -87,9 +89,7 @@ class Genotype:
     @classmethod
     def from_dict(cls, entry: Any) -> "Genotype":
         """Read the JSON form of one entry, `{"enc": [[name, ...], ...], "dec": [...]}`."""
-        if not isinstance(entry, dict) or set(entry) != {"enc", "dec"}:
-            raise ConfigError('a genotype entry must be {"enc": [[operation, ...], ...], "dec": [...]}')
-        return cls(_rows(entry["enc"], "enc"), _rows(entry["dec"], "dec"))
+        return convert(entry, cls, "genotype")
 
 
 def search_space(
@@ -102,26 +102,16 @@ def search_space(
     return Genotype((tuple(encoder),) * encoder_blocks, (tuple(decoder),) * decoder_blocks)
 
 
-def _rows(value: Any, stream: str) -> tuple[Row, ...]:
-    if not isinstance(value, list):
-        raise ConfigError(f"genotype {stream} must be a list of blocks")
-    for block, row in enumerate(value):
-        if not isinstance(row, list) or not all(isinstance(name, str) for name in row):
-            raise ConfigError(f"genotype {stream}, block {block}: must be a list of operation names")
-    return tuple(tuple(row) for row in value)
-
-
-def _check_row(row: Row, stream: str, block: int) -> None:
-    place = f"genotype {stream}, block {block}"
+def _check_row(row: Row, stream: str, path: str) -> None:
     if not row:
-        raise ConfigError(f"{place}: no operation; use 'skip_connect' for a block that does nothing")
+        raise ConfigError(f"{path} has no operation; use 'skip_connect' for a block that does nothing")
     for name in row:
         spec = OPERATIONS.get(name)
         if spec is None:
-            raise ConfigError(f"{place}: unknown operation {name[:40]!r}; valid ones: {', '.join(OPERATIONS)}")
+            raise ConfigError(f"{path}: unknown operation {shown(name)}; valid ones: {', '.join(OPERATIONS)}")
         if stream == "enc" and spec.reads:
             raise ConfigError(
-                f"{place}: '{name}' reads the {spec.reads}, which only decoder blocks have; "
+                f"{path}: '{name}' reads the {spec.reads}, which only decoder blocks have; "
                 "use a self_att, feed_forward, conv or gated_linear operation in the encoder"
             )
 
@@ -137,7 +127,7 @@ def find_genotype(name: PathLike) -> Path:
     Raises `ConfigError` with the names of the shipped ones.
     """
     shipped = shipped_genotypes()
-    if Path(name).exists():
+    if Path(name).is_file():
         return Path(name)
     if str(name) not in shipped:
         raise ConfigError(f"genotype file not found: {name}; shipped ones: {', '.join(shipped)}")
@@ -157,23 +147,21 @@ def read_genotypes(path: PathLike) -> dict[int, Genotype]:
     for key, entry in entries.items():
         match = re.fullmatch(r"epoch(0|[1-9]\d{0,8})", key)
         if match is None:
-            raise ConfigError(f"{path}: key {key[:40]!r} is not of the form epoch<N>")
+            raise ConfigError(f"{path}: key {shown(key)} is not of the form epoch<N>")
         try:
-            genotypes[int(match[1])] = Genotype.from_dict(entry)
+            genotypes[int(match[1])] = convert(entry, Genotype, key)
         except ConfigError as exception:
-            raise ConfigError(f"{path}, {key}: {exception}") from None
+            raise ConfigError(f"{path}: {exception}") from None
     return dict(sorted(genotypes.items()))
 
 
 def read_genotype(path: PathLike, epoch: int | None = None) -> Genotype:
     """Return the entry of `epoch`, or of the last epoch when None."""
     genotypes = read_genotypes(path)
-    if epoch is None:
-        epoch = max(genotypes)
+    epoch = max(genotypes) if epoch is None else epoch
     if epoch not in genotypes:
-        raise ConfigError(
-            f"{path} has no epoch{epoch}; --GENO_EPOCH may be one of {', '.join(map(str, genotypes))}"
-        )
+        valid = ", ".join(map(str, genotypes))
+        raise ConfigError(f"{path} has no epoch{epoch}; --GENO_EPOCH may be one of {valid}")
     return genotypes[epoch]
 
 

@@ -7,6 +7,7 @@ without storing a single weight.
 import json
 import math
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from mmnas.batch import Batch
-from mmnas.config import Config, SearchConfig
-from mmnas.configs import load_config
+from mmnas.config import Config, SearchConfig, load_config
+from mmnas.engine.weights import network_with
 from mmnas.genotype import Genotype, read_genotype, search_space
 from mmnas.models.published import from_published
 from mmnas.search.supernet import Supernet
@@ -112,6 +113,13 @@ def fixture_network(figures: dict[str, Any], genotype: Genotype | None = None, *
     task = fixture_task(figures, fixture_config(figures, **overrides))
     torch.manual_seed(0)
     return task.build_model(genotype or Genotype.from_dict(figures["genotype"]), pretrained_words=False)
+
+
+def load_weights(
+    network: nn.Module, source: Any, path: Path, explain: Callable[..., str | None] = lambda *_: None
+) -> None:
+    """Copy a checkpoint's weights into a network that is there."""
+    network_with(lambda: network, source, path, explain)
 
 
 def fixture_search_space() -> Genotype:

@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
 
 def check_data(options: argparse.Namespace) -> int:
     """Print the report; return 0 when training can start, else 1."""
-    from mmnas.configs import load_config
+    from mmnas.config import load_config
     from mmnas.run.cli import parse  # with torch, which would slow down --help
     from mmnas.tasks import task_named
     from mmnas.tasks.report import Report

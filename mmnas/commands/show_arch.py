@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmnas.config import SIZES
-from mmnas.configs import load_config
+from mmnas.config import SIZES, load_config
 from mmnas.genotype import Genotype, read_genotype, read_genotypes
 from mmnas.search.drawing import save_png, short_row
 from mmnas.search.genotype_picture import draw_architecture

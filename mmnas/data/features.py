@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 
 from mmnas.errors import DataError
 from mmnas.files import PathLike
-from mmnas.typed import shown
+from mmnas.schema import shown
 
 # Detectors clip boxes to the image with rounding; a box may pass the border by this many pixels.
 BORDER = 1.5

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmnas.errors import DataError
 from mmnas.files import PathLike, read_bytes
-from mmnas.typed import INT_LIMIT
+from mmnas.schema import INT_LIMIT
 
 # Hashing a tuple recurses into nested tuples, and a hundred thousand levels overflow the stack of the interpreter.
 # Hashes of integers are remainders, so keys can be chosen that all have the same one.

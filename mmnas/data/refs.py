@@ -18,8 +18,7 @@ from msgspec import Meta, Struct
 from mmnas.data.pickles import read_plain_pickle
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import Int64, PathLike, is_text, read_json, write_json
-from mmnas.schema import describe_misfit
-from mmnas.typed import nearest, shown
+from mmnas.schema import describe_misfit, nearest, shown
 
 log = logging.getLogger(__name__)
 

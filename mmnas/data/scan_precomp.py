@@ -16,7 +16,7 @@ from msgspec import Struct
 from mmnas.data.features import image_id_of
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import Int64, PathLike, read_bytes, read_json
-from mmnas.typed import nearest, shown
+from mmnas.schema import nearest, shown
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,7 @@ import numpy as np
 from mmnas.data.features import MAX_REGIONS, Reader, Regions, RegionSource, read_mask_rcnn_npz, read_npz
 from mmnas.errors import DataError
 from mmnas.files import PathLike
-from mmnas.schema import describe_misfit
-from mmnas.typed import shown
+from mmnas.schema import describe_misfit, shown
 
 HEADER, FEATURES, BOXES, INDEX = "store.json", "features.bin", "boxes.bin", "index.bin"
 ENTRY = np.dtype("<i8, <i4, <f4, <f4, <u4")

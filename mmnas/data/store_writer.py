@@ -25,7 +25,7 @@ from mmnas.data.features import MAX_REGIONS, Regions
 from mmnas.data.store import BOXES, ENTRY, FEATURES, HEADER, INDEX, FeatureStore, Header, checksum, damaged
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike, remove_temporaries, write_json
-from mmnas.typed import require_one_of
+from mmnas.schema import require_one_of
 
 DTYPES = ("float32", "float16")
 _COMMIT_IMAGES = 256

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmnas.configs import load_config
+from mmnas.config import load_config
 from mmnas.engine.checkpoint import Checkpoint, checkpoints_in, load_checkpoint
 from mmnas.genotype import Genotype, read_genotype, write_genotypes
 from mmnas.paths import RunPaths

@@ -1,4 +1,4 @@
-"""Whether what a checkpoint holds is what it should be, for it may come from a stranger.
+"""Checks of what a checkpoint holds, for it may come from a stranger.
 
 `torch.load` keeps code from running. What it gives may still be of any type, hold itself, claim a shape that no
 bytes stand behind, or carry attributes in place of its methods.
@@ -6,7 +6,6 @@ bytes stand behind, or carry attributes in place of its methods.
 
 import math
 import types
-import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from mmnas.data.pickles import unfolds_beyond
 from mmnas.errors import CheckpointError
 from mmnas.files import is_text
-from mmnas.typed import INT_LIMIT, shown
+from mmnas.schema import INT_LIMIT, shown
 
 WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -40,9 +39,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         items = [_plain(item) for item in value]
         return items if isinstance(value, list) else tuple(items)
-    whole = type(value) is int and abs(value) < INT_LIMIT
+    integer = type(value) is int and abs(value) < INT_LIMIT
     text = type(value) is str and is_text(value)
-    if whole or text or type(value) in (float, bool, types.NoneType) or is_dense(value):
+    if integer or text or type(value) in (float, bool, types.NoneType) or is_dense(value):
         return value
     raise CheckpointError(f"holds {shown(value)}, which is neither a plain value nor a tensor in memory")
 
@@ -50,7 +49,7 @@ def _plain(value: Any) -> Any:
 def _key(key: Any) -> str | int:
     if type(key) in (str, int):
         return _plain(key)
-    raise CheckpointError(f"has the key {shown(key)}, which is neither text nor a whole number")
+    raise CheckpointError(f"has the key {shown(key)}, which is neither text nor an integer")
 
 
 def is_dense(value: Any) -> bool:
@@ -62,42 +61,6 @@ def is_dense(value: Any) -> bool:
         and not (value.is_quantized or value.is_nested)
         and math.prod(value.shape) * value.element_size() <= value.untyped_storage().nbytes()
     )
-
-
-def check_types(values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
-    """Raise `CheckpointError`, without the file's name, for the first entry that is not of its type."""
-    for name, hint in hints.items():
-        if not _is_of(values[name], hint):
-            raise CheckpointError(f"entry {name} is {shown(values[name])}, which is not of the type {_text(hint)}")
-    for place, epoch in enumerate(values["history"]):
-        if not (_is_of(epoch.get("epoch"), int) and _is_of(epoch.get("loss"), float)):
-            raise CheckpointError(f"entry history, place {place} lacks a number of its epoch or loss")
-        if not _is_of(epoch.get("metrics", ""), dict[str, float] | None):
-            raise CheckpointError(f"entry history, place {place} has metrics that are no numbers, or none")
-
-
-def _is_of(value: Any, hint: Any) -> bool:
-    """Whether a plain value is of the type that a field is annotated with; whole numbers must not be negative."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
-    if hint is float:
-        return type(value) in (int, float)
-    if hint is int:
-        return type(value) is int and value >= 0
-    if origin is types.UnionType:
-        return any(_is_of(value, argument) for argument in arguments)
-    if origin is dict:
-        return isinstance(value, dict) and all(
-            _is_of(key, arguments[0]) and _is_of(item, arguments[1]) for key, item in value.items()
-        )
-    if origin is list:
-        return isinstance(value, list) and all(_is_of(item, arguments[0]) for item in value)
-    return isinstance(value, hint)
-
-
-def _text(hint: Any) -> str:
-    return str(hint).replace("typing.", "") if typing.get_origin(hint) else getattr(hint, "__name__", str(hint))
 
 
 def unusable(state: Mapping[str, Tensor]) -> str | None:

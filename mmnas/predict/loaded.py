@@ -11,7 +11,8 @@ import torch
 from mmnas.batch import Batch, collate
 from mmnas.config import Config
 from mmnas.data.features import Regions
-from mmnas.engine.checkpoint import PublishedWeights, load_checkpoint, network_with, settings_of
+from mmnas.engine.checkpoint import PublishedWeights, load_checkpoint, settings_of
+from mmnas.engine.weights import network_with
 from mmnas.errors import CheckpointError, DataError
 from mmnas.files import PathLike
 from mmnas.genotype import Genotype
@@ -109,7 +110,8 @@ def load(checkpoint_path: PathLike, device: str = "cpu") -> LoadedModel:
     config, genotype = settings_of(path, checkpoint)
     task = task_named(config.task)(config)
     task.use_vocabularies(checkpoint.vocabularies)
-    model = network_with(partial(task.build_model, genotype, pretrained_words=False), checkpoint, path)
+    build = partial(task.build_model, genotype, pretrained_words=False)
+    model = network_with(build, checkpoint, path, task.explain_misfit)
     if torch.device(device).type == "cpu":
         use_cpu_kernels(model)
     return LoadedModel(model.eval().to(device), task, genotype, config)

@@ -1,4 +1,4 @@
-"""The flags that all three scripts share: parsed, checked, and handed on as one request."""
+"""The command line that all scripts share: parsed, checked, and handed on as one request."""
 
 import argparse
 import re
@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mmnas.config import Flag
+from mmnas.config import VERSION
 from mmnas.errors import ConfigError, MMNasError, one_line
-from mmnas.run.flags import flags_of
-from mmnas.run.plan import LEARNING, Request, default_size
+from mmnas.run.flags import Flag, Request, flags_of
+from mmnas.run.plan import LEARNING, default_size
 from mmnas.run.session import start
+from mmnas.schema import nearest
 from mmnas.tasks.base import Task
-from mmnas.typed import nearest
 
 
 def main(task: type[Task], arguments: Sequence[str] | None = None) -> int:
@@ -52,14 +52,14 @@ def parse(task: type[Task], arguments: Sequence[str]) -> Request:
         text = getattr(given, flag.name[2:])
         if text is not None:
             try:
-                values[flag] = _value(flag, text)
+                values[flag.key] = _value(flag, text)
             except ConfigError as exception:
                 errors.append(str(exception))
         elif flag.default == "required":
             errors.append(f"{flag.name} is missing: one of {', '.join(flag.choices)}")
     if errors:
         raise ConfigError("; ".join(errors))
-    return _request(values, task)
+    return _request(values, {flag.key: flag.name for flag in flags if flag.key in values}, task)
 
 
 def _parser(task: type[Task], flags: Sequence[Flag]) -> argparse.ArgumentParser:
@@ -72,13 +72,14 @@ def _parser(task: type[Task], flags: Sequence[Flag]) -> argparse.ArgumentParser:
     )
     groups = {name: parser.add_argument_group(name) for name in dict.fromkeys(flag.group for flag in flags)}
     for flag in flags:
+        default = {"": "", "required": " (required)"}.get(flag.default, f" (default: {flag.default})")
         groups[flag.group].add_argument(
             flag.name,
             *flag.aliases,
             nargs="?",  # argparse would stop at the first flag without a value; all mistakes are to be named
             const="true" if flag.kind is bool else "",
             metavar="|".join(flag.choices) or {int: "N", str: "TEXT", bool: "true|false"}[flag.kind],
-            help=f"{flag.help} (default: {flag.default})".replace("%", "%%"),
+            help=f"{flag.help}{default}".replace("%", "%%"),
         )
     return parser
 
@@ -91,7 +92,7 @@ def _value(flag: Flag, text: str) -> Any:
         raise ConfigError(f"{flag.name}={text} is unknown; {nearest(text, flag.choices)}")
     if flag.kind is int:
         if not re.fullmatch(r"-?\d{1,18}", text):
-            raise ConfigError(f"{flag.name}={text} is no whole number")
+            raise ConfigError(f"{flag.name}={text} must be an integer")
         return int(text)
     if flag.kind is bool:
         if text.lower() not in ("true", "false"):
@@ -100,20 +101,16 @@ def _value(flag: Flag, text: str) -> Any:
     return text
 
 
-def _request(values: dict[Flag, Any], task: type[Task]) -> Request:
-    fields = {flag.target: value for flag, value in values.items() if "." not in flag.target}
-    overrides = {flag.target: value for flag, value in values.items() if "." in flag.target}
+def _request(values: dict[str, Any], flags: dict[str, str], task: type[Task]) -> Request:
+    fields = {key: value for key, value in values.items() if "." not in key}
+    overrides = {key: value for key, value in values.items() if "." in key}
     if fields["run"] not in LEARNING and "training.batch_size" in overrides:
         overrides["training.eval_batch_size"] = overrides.pop("training.batch_size")
-    version = fields.get("version", "")
-    if version and not re.fullmatch(r"\w[\w.+=@-]{0,99}", version):
+    version = fields.get("version")
+    if version is not None and not VERSION.fullmatch(version):
         raise ConfigError(
             f"--VERSION={version!r} becomes part of file names: use up to 100 letters, digits and . _ + = @ -"
         )
     size = fields.get("size", default_size(fields["run"]))
-    return Request(
-        **fields,
-        overrides=overrides,
-        flags={flag.target: flag.name for flag in values},
-        default_version=f"{task.name}_{size}_{time.strftime('%Y%m%d_%H%M%S')}",
-    )
+    name = f"{task.name}_{size}_{time.strftime('%Y%m%d_%H%M%S')}"
+    return Request(**fields, overrides=overrides, flags=flags, default_version=name)

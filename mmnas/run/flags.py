@@ -1,139 +1,129 @@
-"""The table of flags that the three scripts share. A task adds its own as `Task.flags`."""
+"""The flags of the scripts: a table from flags to fields, which give type, choices, default and help."""
 
-from collections.abc import Iterator
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from mmnas.config import ALPHA_INITS, ALPHA_MODES, SIZES, Flag
+import msgspec
+from msgspec import Struct
+
+from mmnas.config import PARTS, SIZES, Size, doc, load_config
+from mmnas.schema import bare_type
 from mmnas.tasks.base import Task
+
+
+class Request(Struct, frozen=True):
+    """The flags as given; None stands for a flag that was left out."""
+
+    run: Annotated[
+        Literal["train", "val", "test", "search"],
+        doc("train, score a split and write its result, or search an architecture"),
+    ]
+    version: Annotated[
+        str | None, doc("name of the run, used in its file names; if omitted, task, size and time")
+    ] = None
+    resume: Annotated[bool, doc("continue from the newest checkpoint of --VERSION, or from --CKPT_PATH")] = False
+    checkpoint: Annotated[
+        str | None,
+        doc("checkpoint to score, fine-tune or resume, released ones too; if omitted, the newest of --VERSION"),
+    ] = None
+    keep_all: Annotated[bool, doc("keep every epoch's checkpoint, not only the newest two and the best")] = False
+    size: Annotated[Size | None, doc("size of the network; if omitted, small, or search for --RUN=search")] = None
+    geno_path: Annotated[str | None, doc("genotype file, or the name of a shipped genotype")] = None
+    geno_epoch: Annotated[int | None, doc("entry of the genotype file; if omitted, the last")] = None
+    split: Annotated[str | None, doc("what to train on")] = None
+    file: Annotated[str | None, doc("YAML file that overrides the defaults")] = None
+    devices: Annotated[
+        str | None, doc("GPU ids such as '0, 1', one process each, or cpu; if omitted, the first GPU, else the CPU")
+    ] = None
+    overrides: Mapping[str, Any] = {}
+    """Configuration keys that flags set, such as `training.seed`."""
+    flags: Mapping[str, str] = {}
+    """The flag that set a key, for messages."""
+    default_version: str = ""
+    """The name of a new run that was given none."""
+
+
+# By group, in the order in which --help shows them: a flag, and the field of `Request` or the configuration key.
+FLAGS = {
+    "what to do": {
+        "--RUN": "run", "--VERSION": "version", "--RESUME": "resume", "--CKPT_PATH": "checkpoint",
+        "--KEEP_ALL": "keep_all",
+    },
+    "model": {"--MODEL": "size", "--GENO_PATH": "geno_path", "--GENO_EPOCH": "geno_epoch"},
+    "data": {
+        "--SPLIT": "split", "--DATA_PATH": "paths.data", "--FEAT_PATH": "paths.features",
+        "--WORD_VECTORS": "paths.word_vectors",
+    },
+    "training": {
+        "--BS": "training.batch_size", "--ACCU": "training.accumulate", "--BUCKETS": "training.buckets",
+        "--MAX_EPOCH": "training.epochs", "--SEED": "training.seed", "--CFG": "file",
+    },
+    "search": {
+        "--ALPHA_MODE": "search.alpha_mode", "--ALPHA_START": "search.alpha_start",
+        "--ALPHA_EVERY": "search.alpha_every", "--ALPHA_INIT": "search.alpha_init",
+        "--PATIENCE": "search.patience",
+    },
+    "machine": {
+        "--GPU": "devices", "--NW": "training.workers", "--PRECISION": "training.precision",
+        "--COMPILE": "training.compile",
+    },
+}  # fmt: skip
+ALIASES = {"--GENO_PATH": ("--ARCH_PATH",), "--GENO_EPOCH": ("--ARCH_EPOCH",)}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag of a task's script and the field that it sets."""
+
+    name: str
+    aliases: tuple[str, ...]
+    key: str
+    group: str
+    kind: type
+    choices: tuple[str, ...]
+    help: str
+    default: str
+    """As --help shows it; empty where there is none, or the help says it."""
+
+
+def default_genotype(task: type[Task]) -> str:
+    """Return the genotype that is trained when --GENO_PATH is left out."""
+    return f"train_{task.name}"
 
 
 def flags_of(task: type[Task]) -> list[Flag]:
     """Return the flags of a task's script, in the order in which --help shows them."""
-    what, data, learn, search, machine = "what to do", "data", "training", "search", "machine"
-    return [
-        Flag(
-            "--RUN",
-            "run",
-            what,
-            "train, score a split and write its result, or search an architecture",
-            "required",
-            choices=("train", "val", "test", "search"),
-        ),
-        Flag("--VERSION", "version", what, "name of the run; its files carry it", "task, size and time"),
-        Flag(
-            "--RESUME",
-            "resume",
-            what,
-            "go on with the newest checkpoint of --VERSION, or with --CKPT_PATH",
-            "off",
-            bool,
-        ),
-        Flag(
-            "--CKPT_PATH",
-            "checkpoint",
-            what,
-            "checkpoint to score, fine-tune or resume; released ones too",
-            "newest of --VERSION",
-        ),
-        Flag("--KEEP_ALL", "keep_all", what, "keep every epoch's checkpoint", "newest two and best", bool),
-        Flag("--MODEL", "size", "model", "size of the network", "small; search for --RUN=search", choices=SIZES),
-        Flag(
-            "--GENO_PATH",
-            "geno_path",
-            "model",
-            "genotype file, or the name of a shipped genotype",
-            f"train_{task.name}",
-            aliases=("--ARCH_PATH",),
-        ),
-        Flag(
-            "--GENO_EPOCH",
-            "geno_epoch",
-            "model",
-            "which entry of the genotype file",
-            "the last",
-            int,
-            aliases=("--ARCH_EPOCH",),
-        ),
-        Flag("--SPLIT", "split", data, "what to train on", task.splits[0], choices=task.splits),
-        *_own_flags(task),
-        Flag("--DATA_PATH", "paths.data", data, "root of the data", "./data, or the checkpoint's"),
-        Flag("--FEAT_PATH", "paths.features", data, "region features: root or feature store", "below --DATA_PATH"),
-        Flag(
-            "--WORD_VECTORS",
-            "paths.word_vectors",
-            data,
-            "spaCy vectors (package or directory) or GloVe file",
-            "en_vectors_web_lg",
-        ),
-        Flag("--BS", "training.batch_size", learn, "samples per step and process", "as the YAML says", int),
-        Flag("--ACCU", "training.accumulate", learn, "parts that a batch is computed in", "1", int),
-        Flag(
-            "--BUCKETS",
-            "training.buckets",
-            learn,
-            "batches of images with about as many regions each (feature store)",
-            "true",
-            bool,
-        ),
-        Flag("--MAX_EPOCH", "training.epochs", learn, "epochs to train", "as the YAML says", int),
-        Flag("--SEED", "training.seed", learn, "start of all random streams", "0", int),
-        Flag("--CFG", "file", learn, "YAML file laid over the shipped one", "none"),
-        Flag(
-            "--ALPHA_MODE",
-            "search.alpha_mode",
-            search,
-            "candidates that run in an architecture step: all, or two drawn ones",
-            "full",
-            choices=ALPHA_MODES,
-        ),
-        Flag("--ALPHA_START", "search.alpha_start", search, "epochs before architecture steps", "20", int),
-        Flag("--ALPHA_EVERY", "search.alpha_every", search, "weight steps per architecture step", "5", int),
-        Flag(
-            "--ALPHA_INIT",
-            "search.alpha_init",
-            search,
-            "what the alphas start from: the pattern SA FFN / RSA GA FFN, zeros, noise",
-            "prior",
-            choices=ALPHA_INITS,
-        ),
-        Flag("--PATIENCE", "search.patience", search, "unchanged epochs after which to stop", "0, never", int),
-        Flag(
-            "--GPU",
-            "devices",
-            machine,
-            "GPU ids such as '0, 1', one process each; 'cpu' uses none",
-            "the first GPU, else the CPU",
-        ),
-        Flag("--NW", "training.workers", machine, "loader processes per process", "as the YAML says", int),
-        Flag(
-            "--PRECISION",
-            "training.precision",
-            machine,
-            "number format of the forward pass",
-            "fp32",
-            choices=("fp32", "bf16"),
-        ),
-        Flag(
-            "--COMPILE",
-            "training.compile",
-            machine,
-            "compile the network by torch.compile in training",
-            "off",
-            bool,
-        ),
-    ]
+    return [_flag(name, key, group, task) for group in FLAGS for name, key in _of_group(group, task)]
 
 
-_HELP = {
-    "data.dataset": ("data", "which data set"),
-    "data.feature_kind": ("data", "kind of region features"),
-    "data.protocol": ("data", "which images are scored against each other"),
-    "training.loss": ("training", "loss to train with"),
-}
+def _of_group(group: str, task: type[Task]) -> Iterator[tuple[str, str]]:
+    yield from FLAGS[group].items()
+    yield from ((name, key) for name, key in task.flags.items() if key.split(".")[0] == group)
 
 
-def _own_flags(task: type[Task]) -> Iterator[Flag]:
-    """Yield the flags that only this task's script has."""
-    for name, key in task.flags.items():
-        group, text = _HELP.get(key, (key.split(".")[0], key))
-        choices = task.choices.get(key, ())
-        yield Flag(name, key, group, text, choices[0] if choices else "as the YAML says", choices=choices)
+def _flag(name: str, key: str, group: str, task: type[Task]) -> Flag:
+    part, _, field_name = key.rpartition(".")
+    fields = msgspec.structs.fields(PARTS[part] if part else Request)
+    field = next(field for field in fields if field.name == field_name)
+    kind, choices = bare_type(field.type), {**task.choices, "split": task.splits}.get(key, ())
+    if typing.get_origin(kind) is Literal:
+        kind, choices = str, typing.get_args(kind)
+    text = typing.get_args(field.type)[-1].description
+    return Flag(name, ALIASES.get(name, ()), key, group, kind, choices, text, _default(key, field.default, task))
+
+
+def _default(key: str, value: Any, task: type[Task]) -> str:
+    """Return the default as --help shows it: of configuration keys that of the default --MODEL."""
+    note = ""
+    if "." in key:
+        part, name = key.split(".")
+        configs = {size: load_config(task.name, size, split="", version="") for size in SIZES}
+        values = {size: getattr(getattr(config, part), name) for size, config in configs.items()}
+        value = values["search" if part == "search" else "small"]
+        note = "; depends on --MODEL" if len(set(values.values())) > 1 else ""
+    value = {"split": task.splits[0], "geno_path": default_genotype(task)}.get(key, value)
+    if value is msgspec.NODEFAULT:
+        return "required"
+    return "" if value in (None, "") else f"{str(value).lower() if isinstance(value, bool) else value}{note}"

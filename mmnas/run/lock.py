@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TextIO
 
 from mmnas.errors import ConfigError
 from mmnas.files import remove_temporaries
@@ -48,7 +49,7 @@ def locked(folder: Path) -> Iterator[None]:
             _write(file, "")
 
 
-def _holder(file) -> dict:
+def _holder(file: TextIO) -> dict[str, Any]:
     """Return what the file says of its holder; nothing where it is empty or no text of ours."""
     file.seek(0)
     try:
@@ -58,11 +59,11 @@ def _holder(file) -> dict:
     return value if isinstance(value, dict) else {}
 
 
-def _name(holder: dict) -> str:
+def _name(holder: dict[str, Any]) -> str:
     return f"process {holder['pid']} on {holder.get('host')}" if "pid" in holder else "another run"
 
 
-def _write(file, text: str) -> None:
+def _write(file: TextIO, text: str) -> None:
     with contextlib.suppress(OSError):  # on a full disk the lock itself still holds
         file.seek(0)
         file.truncate()

@@ -1,71 +1,54 @@
-"""What a command line asks for, settled before anything heavy starts.
+"""What a command line asks for, settled once, before any process starts.
 
 A run's settings come from the YAML and the flags, or from a checkpoint. Evaluation and resuming take
 model, genotype and vocabularies from the checkpoint; a flag that says otherwise is an error.
 """
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmnas.config import Config, PathsConfig
-from mmnas.configs import load_config, read_overrides
+from msgspec.structs import replace
+
+from mmnas.config import Config, PathsConfig, load_config, overlaid, read_overrides
 from mmnas.engine.checkpoint import (
     Checkpoint,
-    PublishedWeights,
+    CheckpointFile,
     checkpoints_in,
-    load_checkpoint,
     moment_of,
+    open_checkpoint,
     settings_of,
 )
 from mmnas.errors import CheckpointError, ConfigError
 from mmnas.genotype import Genotype, read_genotype
 from mmnas.paths import RunPaths
+from mmnas.run.flags import Request, default_genotype
+from mmnas.schema import Text, convert
 from mmnas.search.supernet import space_of
 from mmnas.tasks.base import Task
 
 # The values of --RUN that start from flags, learn, and may be resumed.
 LEARNING = ("train", "search")
-# What may differ from the checkpoint without changing what it computes.
-FREE_KEYS = ("paths.", "data.protocol", "training.workers", "training.eval_batch_size", "training.compile")
-
-
-@dataclass(frozen=True)
-class Request:
-    """The flags as given; None stands for a flag that was left out."""
-
-    run: str
-    size: str | None = None
-    split: str | None = None
-    version: str | None = None
-    geno_path: str | None = None
-    geno_epoch: int | None = None
-    checkpoint: str | None = None
-    resume: bool = False
-    keep_all: bool = False
-    devices: str | None = None
-    file: str | None = None
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    """Configuration keys that flags set, such as `training.seed`."""
-    flags: Mapping[str, str] = field(default_factory=dict)
-    """The flag that set a key, for messages."""
-    default_version: str = ""
-    """The name of a new run that was given none."""
+# What may differ from the checkpoint without changing what it computes; resuming may also go further.
+FREE_KEYS = ("paths.", "training.workers", "training.eval_batch_size", "training.compile")
+FREE_WHEN_RESUMING = ("training.epochs", "search.patience")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a run needs to know."""
+    """Everything a run needs to know; other processes receive it with the open file of its checkpoint."""
 
     run: str
     config: Config
     genotype: Genotype
-    checkpoint: Checkpoint | PublishedWeights | None = None
-    checkpoint_path: Path | None = None
+    source: CheckpointFile | None = None
     resume: bool = False
     keep_all: bool = False
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """What the run starts from; None for nothing, and for released weights, which are weights alone."""
+        return self.source.own if self.source else None
 
     @property
     def folder(self) -> Path:
@@ -74,34 +57,51 @@ class Plan:
 
 
 def default_size(run: str) -> str:
-    """Return the size of a network that --MODEL says nothing of."""
+    """Return the size of the network when --MODEL is left out."""
     return "search" if run == "search" else "small"
 
 
 def make_plan(task: type[Task], request: Request) -> Plan:
     """Settle a request. Raises `ConfigError` or `CheckpointError`, before anything is written."""
     _check_flags(request)
+    request = _with_file(request)
     path = _checkpoint_path(request)
-    source = None if path is None else load_checkpoint(path)
-    if path is not None and isinstance(source, Checkpoint):
-        config, genotype = _from_checkpoint(task, request, source, path)
+    source = None if path is None else open_checkpoint(path)
+    if source and source.own:
+        config, genotype = _from_checkpoint(task, request, source.own, source.path)
+    elif source and request.resume:
+        raise CheckpointError(f"{path} holds released weights, nothing to resume: leave out --RESUME to fine-tune")
     else:
-        if source is not None and request.resume:
-            raise CheckpointError(
-                f"{path} holds released weights, nothing to resume: leave out --RESUME to fine-tune"
-            )
-        config, genotype = _from_flags(task, request, path)
-    plan = Plan(request.run, config, genotype, source, path, request.resume, request.keep_all)
+        version = path.stem if path and request.run != "train" else request.default_version
+        split = "train" if request.run == "search" else task.splits[0]
+        config = _configuration(task, request, request.size or default_size(request.run), split, version)
+        if request.run == "search":
+            genotype = space_of(config)
+        else:
+            genotype = read_genotype(request.geno_path or default_genotype(task), request.geno_epoch)
+    plan = Plan(request.run, config, genotype, source, request.resume, request.keep_all)
     check_folder(plan)
     return plan
 
 
 def check_folder(plan: Plan) -> None:
     """Refuse to lose what runs of that version have left; also asked once the folder is locked."""
-    if plan.resume:
-        _check_newest(plan)
-    elif plan.run in LEARNING:
-        _check_new(plan)
+    found = checkpoints_in(plan.folder)
+    if plan.resume and plan.source and plan.checkpoint:
+        reached = (plan.checkpoint.epoch, plan.checkpoint.step)
+        later = [path.name for path in found if moment_of(path) > reached]
+        if later:
+            raise ConfigError(
+                f"{plan.folder} holds checkpoints later than {plan.source.path}, such as {later[-1]}: "
+                "resume the newest, or give what follows another --VERSION"
+            )
+    elif plan.run in LEARNING and found:
+        raise ConfigError(
+            f"{plan.folder} holds checkpoints of an earlier run: continue by --RESUME, or choose another --VERSION"
+        )
+    elif plan.run == "search" and plan.config.files.genotypes.exists():
+        path = plan.config.files.genotypes
+        raise ConfigError(f"{path} exists: choose another --VERSION, whose genotypes will go into its own file")
 
 
 def _check_flags(request: Request) -> None:
@@ -117,32 +117,16 @@ def _check_flags(request: Request) -> None:
     if request.geno_path is not None or request.geno_epoch is not None:
         raise ConfigError(f"{run} finds a genotype: leave out --GENO_PATH and --GENO_EPOCH")
     if request.checkpoint is not None and not request.resume:
-        raise ConfigError(f"{run} starts anew, or goes on with --RESUME: leave out --CKPT_PATH")
+        raise ConfigError(f"{run} starts a new search, or continues one with --RESUME: leave out --CKPT_PATH")
     if request.overrides.get("training.compile"):
         raise ConfigError(f"{run} runs another network in every step: leave out --COMPILE")
 
 
-def _check_new(plan: Plan) -> None:
-    """Refuse to write over what an earlier run of that version has left."""
-    if checkpoints_in(plan.folder):
-        raise ConfigError(
-            f"{plan.folder} holds checkpoints of an earlier run: go on with --RESUME, or choose another --VERSION"
-        )
-    path = plan.config.files.genotypes
-    if plan.run == "search" and path.exists():
-        raise ConfigError(f"{path} exists: choose another --VERSION, whose genotypes will go into its own file")
-
-
-def _check_newest(plan: Plan) -> None:
-    """Refuse to go on from a checkpoint beside ones that an earlier run wrote after it."""
-    assert isinstance(plan.checkpoint, Checkpoint)  # released weights are never resumed
-    reached = (plan.checkpoint.epoch, plan.checkpoint.step)
-    later = [path for path in checkpoints_in(plan.folder) if moment_of(path) > reached]
-    if later:
-        raise ConfigError(
-            f"{plan.folder} holds checkpoints later than {plan.checkpoint_path}, such as {later[-1].name}: "
-            "resume the newest, or give what follows another --VERSION"
-        )
+def _with_file(request: Request) -> Request:
+    """Read the `--CFG` file, the one time that this is done; flags override it."""
+    settings = read_overrides(request.file)
+    flags = {**{key: f"--CFG {key}" for key in settings}, **request.flags}
+    return replace(request, file=None, overrides={**settings, **request.overrides}, flags=flags)
 
 
 def _checkpoint_path(request: Request) -> Path | None:
@@ -153,7 +137,7 @@ def _checkpoint_path(request: Request) -> Path | None:
         return None
     if request.version is None:
         raise ConfigError(f"--RUN={request.run} needs a trained model: name its --VERSION or its --CKPT_PATH")
-    logs = {**read_overrides(request.file), **request.overrides}.get("paths.logs", PathsConfig.logs)
+    logs = convert(request.overrides.get("paths.logs", PathsConfig().logs), Text, "paths.logs")
     folder = RunPaths(logs, request.version).checkpoints
     found = checkpoints_in(folder)
     if not found:
@@ -163,28 +147,10 @@ def _checkpoint_path(request: Request) -> Path | None:
     return found[-1]
 
 
-def _from_flags(task: type[Task], request: Request, checkpoint: Path | None) -> tuple[Config, Genotype]:
-    version = request.default_version if checkpoint is None or request.run == "train" else checkpoint.stem
-    size = request.size or default_size(request.run)
-    if request.run == "search":
-        config = _configuration(task, request, size, "train", version)
-        return config, space_of(config)
-    path = request.geno_path or f"train_{task.name}"
-    config = _configuration(task, request, size, task.splits[0], version)
-    return config, read_genotype(path, request.geno_epoch)
-
-
 def _configuration(task: type[Task], request: Request, size: str, split: str, version: str) -> Config:
     """Return what YAML and flags say; `split` and `version` hold where they say nothing."""
-    config = load_config(
-        task.name,
-        size,
-        split=request.split or split,
-        version=request.version or version,
-        overrides=request.overrides,
-        file=request.file,
-    )
-    return task.settle(config)
+    split, version = request.split or split, request.version or version
+    return task.settle(load_config(task.name, size, split=split, version=version, overrides=request.overrides))
 
 
 def _from_checkpoint(
@@ -193,61 +159,39 @@ def _from_checkpoint(
     trained, genotype = settings_of(path, checkpoint)
     if trained.task != task.name:
         raise CheckpointError(f"{path} is of the task {trained.task}: use train_{trained.task}.py")
-    if bool(checkpoint.search) != (request.run == "search"):
-        raise CheckpointError(_of_another_run(trained, checkpoint, path))
-    _check_genotype(request, genotype, path)
-    if request.size not in (None, trained.size):
-        _contradiction("--MODEL", request.size, trained.size, path)
-    asked = _overlaid(trained, request)
-    tuning = request.run == "train" and not request.resume
-    fixed = ("model", "data") if tuning else ("model", "data", "training", "search")
-    for key, flag in _keys(request).items():
-        part, name = key.split(".", 1)
-        given, held = (getattr(getattr(config, part), name) for config in (asked, trained))
-        if part in fixed and not key.startswith(_free_keys(request)) and given != held:
-            _contradiction(flag, given, held, path)
-    if tuning:
-        today = _configuration(task, request, trained.size, task.splits[0], request.default_version)
-        return dataclasses.replace(today, model=trained.model, data=trained.data), genotype
-    if request.split not in (None, trained.split):
-        _contradiction("--SPLIT", request.split, trained.split, path)
-    return task.settle(asked), genotype
-
-
-def _of_another_run(trained: Config, checkpoint: Checkpoint, path: Path) -> str:
-    if not checkpoint.search:
-        return f"{path} is of a training run, which --RUN=search cannot go on with"
-    found = trained.files.genotypes
-    return f"{path} is of a search: go on by --RUN=search, or train what it found, --GENO_PATH={found}"
-
-
-def _keys(request: Request) -> dict[str, str]:
-    """Return the configuration keys that a request sets, each with what set it."""
-    keys = {key: f"--CFG {key}" for key in read_overrides(request.file)}
-    return {**keys, **{key: request.flags.get(key, key) for key in request.overrides}}
-
-
-def _free_keys(request: Request) -> tuple[str, ...]:
-    return (*FREE_KEYS, "training.epochs", "search.patience") if request.resume else FREE_KEYS
-
-
-def _overlaid(trained: Config, request: Request) -> Config:
-    """Lay all that a request sets over a checkpoint's configuration."""
-    values = trained.to_dict()
-    for key, value in {**read_overrides(request.file), **request.overrides}.items():
-        part, name = key.split(".", 1)
-        values[part][name] = value
-    return Config.from_dict({**values, "version": request.version or trained.version})
-
-
-def _check_genotype(request: Request, genotype: Genotype, path: Path) -> None:
+    if checkpoint.search and request.run != "search":
+        found = trained.files.genotypes
+        raise CheckpointError(
+            f"{path} is of a search: continue it with --RUN=search, or train what it found, --GENO_PATH={found}"
+        )
+    if request.run == "search" and not checkpoint.search:
+        raise CheckpointError(f"{path} is of a training run, which --RUN=search cannot continue")
     if request.geno_path is not None and read_genotype(request.geno_path, request.geno_epoch) != genotype:
         raise CheckpointError(
             f"--GENO_PATH={request.geno_path} contradicts {path}, which holds its own genotype: leave the flag out"
         )
+    tuning = request.run == "train" and not request.resume
+    names = {"version": request.version or trained.version}
+    asked = Config.from_dict({**overlaid(trained.to_dict(), request.overrides), **names})
+    fixed = [("--MODEL", request.size or trained.size, trained.size)]
+    if not tuning:
+        fixed.append(("--SPLIT", request.split or trained.split, trained.split))
+    free = (*FREE_KEYS, *task.free_keys, *(FREE_WHEN_RESUMING if request.resume else ()))
+    for key in request.overrides:
+        if not key.startswith((*free, "training.", "search.") if tuning else free):
+            fixed.append((request.flags.get(key, key), _value(asked, key), _value(trained, key)))
+    for flag, given, held in fixed:
+        if given != held:
+            raise CheckpointError(
+                f"{flag}={given} contradicts {path}, which was trained with {held}: "
+                "leave the flag out, or start a new run"
+            )
+    if tuning:
+        new = _configuration(task, request, trained.size, task.splits[0], request.default_version)
+        return replace(new, model=trained.model, data=trained.data), genotype
+    return task.settle(asked), genotype
 
 
-def _contradiction(flag: str, given: Any, held: Any, path: Path) -> None:
-    raise CheckpointError(
-        f"{flag}={given} contradicts {path}, which was trained with {held}: leave the flag out, or train anew"
-    )
+def _value(config: Config, key: str) -> Any:
+    part, name = key.split(".", 1)
+    return getattr(getattr(config, part), name)

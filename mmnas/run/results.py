@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmnas.engine.checkpoint import Checkpoint, versions
+from mmnas.engine.checkpoint import versions
 from mmnas.files import replacing, write_json
 from mmnas.genotype import Genotype
 from mmnas.run.plan import Plan
@@ -50,7 +50,7 @@ def write_result(result: Result, task: Task, plan: Plan, split: str, samples: in
 
 def _trained_on(plan: Plan) -> list[str]:
     """Return the values of --SPLIT that the weights have seen, in this run and in those it was fine-tuned from."""
-    seen = plan.checkpoint.seen_splits if isinstance(plan.checkpoint, Checkpoint) else []
+    seen = plan.checkpoint.seen_splits if plan.checkpoint else []
     return seen or [plan.config.split]
 
 
@@ -77,11 +77,11 @@ def _describe_run(plan: Plan) -> dict[str, Any]:
 
 def _checkpoint(plan: Plan) -> dict[str, Any]:
     """Describe the scored weights; released ones do not tell how they were trained."""
-    own, path = plan.checkpoint if isinstance(plan.checkpoint, Checkpoint) else None, plan.checkpoint_path
-    assert path is not None
+    own = plan.checkpoint
+    assert plan.source is not None
     return {
-        "checkpoint": str(path),
-        "checkpoint_sha256": file_hash(path),
+        "checkpoint": str(plan.source.path),
+        "checkpoint_sha256": plan.source.sha256(),
         "epochs_trained": own.epoch if own else None,
         "training_processes": own.processes if own else None,
         "training_versions": own.versions if own else None,
@@ -92,16 +92,3 @@ def genotype_hash(genotype: Genotype) -> str:
     """Return the SHA-256 of a genotype's JSON without spaces, its keys sorted."""
     text = json.dumps(genotype.to_dict(), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_hash(path: Path) -> str | None:
-    """Return the SHA-256 of a file's bytes; None, with a warning, for one that is gone since it was read."""
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as exception:
-        log.warning("%s cannot be hashed (%s): its hash is left open", path, exception.strerror)
-        return None
-    return digest.hexdigest()

@@ -6,19 +6,21 @@ import logging
 from functools import partial
 
 import torch
+from msgspec import structs
 
-from mmnas.engine.checkpoint import Checkpoint, network_with
 from mmnas.engine.distributed import Group, launch
 from mmnas.engine.evaluator import Evaluator
 from mmnas.engine.loading import dismiss_workers, look_at
 from mmnas.engine.logging import Scalars, start_logging
 from mmnas.engine.stopping import InterruptedRun, explained
 from mmnas.engine.trainer import Trainer
+from mmnas.engine.weights import network_with
 from mmnas.errors import MMNasError
 from mmnas.models.cpu import use_cpu_kernels
 from mmnas.models.network import MMNasNet
+from mmnas.run.flags import Request
 from mmnas.run.lock import locked
-from mmnas.run.plan import Plan, Request, check_folder, make_plan
+from mmnas.run.plan import Plan, check_folder, make_plan
 from mmnas.run.results import write_result
 from mmnas.search.searcher import Searcher
 from mmnas.tasks.base import Task
@@ -31,18 +33,23 @@ LOOPS = {"train": Trainer, "search": Searcher}
 
 def start(task: type[Task], request: Request) -> int:
     """Carry out a request in as many processes as it names devices; return the exit code."""
-    make_plan(task, request)  # what is wrong with the flags is said once, before any process starts
-    return launch(_run, request.devices, task, request)
+    return launch(_run, request.devices, task, make_plan(task, request))
 
 
-def _run(group: Group, task_class: type[Task], request: Request) -> int:
+def _run(group: Group, task_class: type[Task], plan: Plan) -> int:
     """Run in one process of the group."""
-    request = dataclasses.replace(request, default_version=group.from_first(request.default_version))
+    version = group.from_first(plan.config.version)  # processes of torchrun plan, and name the run, each by itself
+    plan = dataclasses.replace(plan, config=structs.replace(plan.config, version=version))
     try:
-        plan = make_plan(task_class, request)
         with locked(plan.folder) if plan.run in LOOPS and group.rank == 0 else contextlib.nullcontext():
             check_folder(plan)  # again, now that no other run can write into it
-            _carry_out(plan, task_class, group)
+            start_logging(group.rank, plan.config.files.log)
+            _announce(plan, group)
+            task = task_class(plan.config)
+            model = prepare(task, plan).to(group.device)
+            if group.device.type == "cpu" and not plan.config.training.compile:
+                use_cpu_kernels(model)
+            (_learn if plan.run in LOOPS else _evaluate)(task, model, plan, group)
     except InterruptedRun as exception:
         log.info("%s", exception)
         group.barrier()  # no process ends, and has the others ended, before all is said
@@ -61,36 +68,23 @@ def _run(group: Group, task_class: type[Task], request: Request) -> int:
     return 0
 
 
-def _carry_out(plan: Plan, task_class: type[Task], group: Group) -> None:
-    start_logging(group.rank, plan.config.files.log)
-    _announce(plan, group)
-    task = task_class(plan.config)
-    model = prepare(task, plan).to(group.device)
-    if group.device.type == "cpu" and not plan.config.training.compile:
-        use_cpu_kernels(model)
-    if plan.run in LOOPS:
-        _learn(task, model, plan, group)
-    else:
-        _evaluate(task, model, plan, group)
-
-
 def prepare(task: Task, plan: Plan) -> MMNasNet:
     """Settle the vocabularies, build the network, load its weights."""
     torch.manual_seed(plan.config.training.seed)
-    if isinstance(plan.checkpoint, Checkpoint):
+    if plan.checkpoint:
         task.use_vocabularies(plan.checkpoint.vocabularies)
     else:
         task.vocabularies = task.build_vocabularies()
-    if plan.checkpoint is None or plan.checkpoint_path is None:
+    if plan.source is None:
         return task.build_model(plan.genotype, pretrained_words=True)
     build = partial(task.build_model, plan.genotype, pretrained_words=False)
-    return network_with(build, plan.checkpoint, plan.checkpoint_path)
+    return network_with(build, plan.source.content, plan.source.path, task.explain_misfit)
 
 
 def _announce(plan: Plan, group: Group) -> None:
     config = plan.config
     processes = f"{group.size} processes" if group.size > 1 else "one process"
-    source = f" from {plan.checkpoint_path}" if plan.checkpoint_path else ""
+    source = f" from {plan.source.path}" if plan.source else ""
     log.info(
         "%s %s, size %s, version %s%s; %s on %s",
         plan.run, config.task, config.size, config.version, source, processes, group.device.type,
@@ -106,9 +100,9 @@ def _learn(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
         len(loop.sampler),
         ", ".join(f"{len(words)} {name}" for name, words in task.vocabularies.items()),
     )
-    if isinstance(plan.checkpoint, Checkpoint) and plan.checkpoint_path is not None:
+    if plan.source and plan.checkpoint:
         if plan.resume:
-            loop.restore(plan.checkpoint, plan.checkpoint_path)
+            loop.restore(plan.checkpoint, plan.source.path)
         else:
             loop.seen_splits += plan.checkpoint.seen_splits
     look_at(loop.dataset)

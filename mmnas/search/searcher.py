@@ -4,7 +4,6 @@ Weights learn from one part of the training split, by one path per step; archite
 part, by binary gates. All random choices follow from (seed, step) and are the same in every process.
 """
 
-import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -171,7 +170,7 @@ class Searcher(EpochLoop):
 def search_history(rows: Sequence[Mapping[str, Any]], space: Genotype) -> SearchHistory:
     """Return the epochs that a search's checkpoint has noted, in the form of the file that is drawn from."""
     cut = len(space.encoder)
-    names = [entry.name for entry in dataclasses.fields(SearchEpoch)]
+    names = SearchEpoch.__struct_fields__
     epochs = []
     for row in rows:
         probabilities = {"enc": row["probabilities"][:cut], "dec": row["probabilities"][cut:]}

@@ -1,11 +1,13 @@
 """The tasks by name: a task is a module here, and a YAML file of the same name in `mmnas/configs`."""
 
+from __future__ import annotations
+
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmnas.errors import ConfigError
-from mmnas.typed import nearest
+from mmnas.schema import nearest
 
 if TYPE_CHECKING:
     from mmnas.tasks.base import Task  # with torch, which would slow down --help
@@ -16,7 +18,7 @@ TASKS = tuple(sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem in 
 """The names of all tasks."""
 
 
-def task_named(name: str) -> "type[Task]":
+def task_named(name: str) -> type[Task]:
     """Return the class of the task called `name`."""
     if name not in TASKS:
         raise ConfigError(f"unknown task '{name}'; {nearest(name, TASKS)}")

@@ -23,10 +23,10 @@ from mmnas.errors import CheckpointError, DataError
 from mmnas.genotype import Genotype
 from mmnas.models.network import MMNasNet, build_network
 from mmnas.models.operations import Sizes
+from mmnas.schema import require_one_of
 from mmnas.tasks.report import Report
 from mmnas.text.vocabulary import Vocabulary
 from mmnas.text.word_vectors import word_vectors
-from mmnas.typed import require_one_of
 
 log = logging.getLogger(__name__)
 

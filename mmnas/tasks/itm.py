@@ -3,7 +3,6 @@
 Letters: B batch, I images, C captions.
 """
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from mmnas.batch import Batch
@@ -66,7 +66,7 @@ class ITMTask(Task):
         dataset = config.data.dataset
         own = [name for name, (of, *_) in PROTOCOLS.items() if of == dataset]
         protocol = config.data.protocol or own[0] if own else "flickr1k"
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, protocol=protocol))
+        config = replace(config, data=replace(config.data, protocol=protocol))
         super().settle(config)
         if protocol not in own:
             raise ConfigError(f"--PROTOCOL={protocol} is none of --DATASET={dataset}; valid ones: {', '.join(own)}")

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-from mmnas.typed import shown
+from mmnas.schema import shown
 
 _FORM = '{"answer": text, "question_id": integer}'
 

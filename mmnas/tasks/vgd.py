@@ -3,7 +3,6 @@
 Letters: B batch, N regions of the batch, K regions of an image, E expressions. Boxes are xyxy pixels, inclusive.
 """
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from mmnas.batch import Batch
 from mmnas.boxes import nms, pairwise_iou
 from mmnas.boxes.geometry import clip_boxes, decode_boxes, paired_iou, unnormalise_offsets
-from mmnas.config import Config, DataConfig, ModelConfig
+from mmnas.config import FEATURE_SIZE, Config, DataConfig
 from mmnas.data import refs
 from mmnas.data.features import Regions, RegionSource
 from mmnas.data.refs import Expression
@@ -79,9 +79,9 @@ class VGDTask(Task):
         """Let the width of the features follow from their kind."""
         super().settle(config)
         model, width = config.model, feature_width(config.data.feature_kind)
-        if model.feature_size not in (width, ModelConfig.feature_size):
+        if model.feature_size not in (width, FEATURE_SIZE):
             raise ConfigError(f"model.feature_size {model.feature_size} is not that of --FEAT: leave it out")
-        return dataclasses.replace(config, model=dataclasses.replace(model, feature_size=width))
+        return replace(config, model=replace(model, feature_size=width))
 
     def splits_of(self, run: str) -> tuple[str, ...]:
         """Return val, or every test split that the data set has."""

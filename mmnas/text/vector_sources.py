@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 
 from mmnas.errors import DataError, MMNasError
 from mmnas.files import read_json
-from mmnas.typed import shown
+from mmnas.schema import shown
 
 WIDTH = 300
 LONGEST_LINE = 1 << 16  # bytes; 300 numbers take some three thousand

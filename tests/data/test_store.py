@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmnas.configs import load_config
+from mmnas.config import load_config
 from mmnas.data.features import NpzFolders, read_mask_rcnn_npz, read_npz
 from mmnas.data.samplers import EvaluationSampler
 from mmnas.data.sources import grounding_features, matching_features

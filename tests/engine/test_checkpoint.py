@@ -1,5 +1,6 @@
 """Checkpoints survive what goes wrong while they are written."""
 
+import hashlib
 import resource
 import subprocess
 import sys
@@ -7,14 +8,17 @@ import sys
 import pytest
 import torch
 
+from mmnas.config import Config, load_config
 from mmnas.engine.checkpoint import (
     Checkpoint,
     best_epoch,
     checkpoint_name,
     checkpoints_in,
     load_checkpoint,
+    open_checkpoint,
     prune,
     save_checkpoint,
+    settings_of,
 )
 from mmnas.errors import CheckpointError
 from tests.conftest import ROOT
@@ -29,6 +33,111 @@ def test_what_is_saved_is_loaded(tmp_path):
     loaded = load_checkpoint(tmp_path / "a.pkl")
     assert torch.equal(loaded.model["w"], torch.full((10,), 3.0))
     assert [path.name for path in tmp_path.iterdir()] == ["a.pkl"]
+
+
+def test_a_checkpoint_from_before_the_schema_loads(tmp_path):
+    """Its keys, its lists in place of tuples and its optimizer's state are as earlier releases wrote them."""
+    config = load_config("vqa", "tiny", split="train", version="old").to_dict()
+    values = {
+        "format": "mmnas checkpoint 1", "config": config, "genotype": {"enc": [["gelu"]], "dec": [["gelu"]]},
+        "vocabularies": {"tokens": ["PAD"], "answers": ["yes"]}, "model": {"w": torch.ones(2)},
+        "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 1e-4, "betas": (0.9, 1)}]},
+        "epoch": 2, "step": 5, "steps_per_epoch": 9, "processes": 2, "loss_sum": 3.5,
+        "task_state": {"negatives": torch.zeros(3, 2, dtype=torch.int64)},
+        "history": [{"epoch": 1, "loss": 4, "metrics": None}, {"epoch": 2, "loss": 0.5, "metrics": {"all": 50}}],
+        "seen_splits": ["train"], "versions": {"torch": "2.0"}, "search": {},
+    }  # fmt: skip
+    torch.save(values, tmp_path / "old.pkl")
+    loaded = load_checkpoint(tmp_path / "old.pkl")
+    assert isinstance(loaded, Checkpoint)
+    for name, value in values.items():
+        if name not in ("format", "model", "task_state", "optimizer"):
+            assert getattr(loaded, name) == value
+    assert torch.equal(loaded.model["w"], torch.ones(2)) and loaded.task_state["negatives"].shape == (3, 2)
+    assert loaded.optimizer["param_groups"] == values["optimizer"]["param_groups"]
+    settings, genotype = settings_of("old.pkl", loaded)
+    assert settings == Config.from_dict(config) and genotype.encoder == (("gelu",),)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("epoch", -1, "epoch must be an integer of at least 0, not -1"),
+        ("step", True, "step must be an integer, not True"),
+        ("model", {"w": 3}, "model.w must be Tensor, not 3"),
+        ("vocabularies", {"tokens": "red"}, "vocabularies.tokens must be a list, not 'red'"),
+        ("history", [{"epoch": 1, "loss": 0.5}], r"key history\[0\].metrics is missing"),
+        (
+            "history",
+            [{"epoch": 1, "loss": "low", "metrics": None}],
+            r"history\[0\].loss must be a number, not",
+        ),
+        ("history", [torch.ones(2)], "the content holds what is not plain"),
+        ("foreign", 3, "unknown key foreign"),
+        ("config", ..., "key config is missing"),
+    ],
+)
+def test_what_does_not_fit_in_a_checkpoint_is_named(tmp_path, name, value, message):
+    values = {"format": "mmnas checkpoint 1", "config": {}, "genotype": {}, "vocabularies": {}, "model": {}}
+    values = {key: item for key, item in {**values, name: value}.items() if item is not ...}
+    torch.save(values, tmp_path / "odd.pkl")
+    with pytest.raises(CheckpointError, match=f"odd.pkl: {message}") as caught:
+        load_checkpoint(tmp_path / "odd.pkl")
+    assert "\n" not in str(caught.value)
+
+
+# The open file
+
+
+def in_another_process(source, answers):
+    answers.put((source.content.model["w"].sum().item(), source.sha256(), source.path.exists()))
+
+
+def test_another_process_receives_the_open_file_not_the_values(tmp_path):
+    path = tmp_path / "a.pkl"
+    save_checkpoint(path, checkpoint(2.0, size=1000))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    source = open_checkpoint(path)
+    path.unlink()
+    context = torch.multiprocessing.get_context("spawn")
+    answers = context.SimpleQueue()
+    process = context.Process(target=in_another_process, args=(source, answers))
+    process.start()
+    assert answers.get() == (2000.0, digest, False)
+    process.join()
+
+
+def test_the_hash_is_that_of_the_bytes_that_were_loaded(tmp_path):
+    path = tmp_path / "a.pkl"
+    save_checkpoint(path, checkpoint(1.0))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    source = open_checkpoint(path)
+    save_checkpoint(path, checkpoint(2.0))
+    assert source.sha256() == digest
+
+
+COUNTED = """
+import sys
+opened = []
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+from mmnas.run.cli import main
+from mmnas.tasks.vqa import VQATask
+code = main(VQATask, sys.argv[2:])
+names = (sys.argv[1], "small.yml", "vqa.yml")
+print("opened", *(sum(path.endswith(name) for path in opened) for name in names))
+sys.exit(code)
+"""
+
+
+def test_an_evaluation_opens_its_checkpoint_and_its_settings_once(trained, place):
+    path = trained.checkpoint("base", "epoch2.pkl")
+    flags = [*place.sizes, "--RUN=val", f"--CKPT_PATH={path}", "--VERSION=counted", f"--DATA_PATH={place.data}"]
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTED, str(path), *flags],
+        cwd=place.folder, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("opened")[1].split() == ["1", "1", "1"]
 
 
 FULL_DISK = """
@@ -77,7 +186,7 @@ class Evil:
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path):
     torch.save({"state_dict": {"w": Evil()}}, tmp_path / "evil.pkl")
-    with pytest.raises(CheckpointError, match="nothing in it was run"):
+    with pytest.raises(CheckpointError, match="no code was run"):
         load_checkpoint(tmp_path / "evil.pkl")
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from mmnas.configs import load_config
+from mmnas.config import load_config
 from mmnas.engine.optimizer import cosine, schedule_of, warmup_decay
 from tests.stand_in import fixture
 

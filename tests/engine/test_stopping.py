@@ -110,7 +110,7 @@ def test_released_weights_of_an_old_torch_load(trained, place):
 
 
 def test_ids_that_two_files_share_do_not_mix_their_answers(place, run, tmp_path):
-    from mmnas.configs import load_config
+    from mmnas.config import load_config
     from mmnas.tasks.vqa import VQATask
 
     data = tmp_path / "data"

@@ -77,9 +77,9 @@ def _moments(
 
 def _compare_runs(place: Workplace, version: str, run: str) -> None:
     one, other = (load_checkpoint(place.checkpoint(name, f"epoch{EPOCHS}.pkl")) for name in (version, "whole"))
-    for entry in dataclasses.fields(one):
-        if entry.name != "config":  # which names the version
-            assert_equal(getattr(one, entry.name), getattr(other, entry.name), entry.name)
+    for name in one.__struct_fields__:
+        if name != "config":  # which names the version
+            assert_equal(getattr(one, name), getattr(other, name), name)
     if run == "search":
         for name in ("logs/ckpts/arch/{}.json", "logs/log/search_{}.json"):
             cut, whole = (place.folder / name.format(each) for each in (version, "whole"))

@@ -10,7 +10,7 @@ import torch
 from spacy.strings import get_string_id
 from torch import Tensor, nn
 
-from mmnas.configs import load_config
+from mmnas.config import load_config
 from mmnas.data.features import read_mask_rcnn_npz, read_npz
 from mmnas.data.store import FEATURES, HEADER, INDEX, FeatureStore
 from mmnas.data.store_writer import pack
@@ -18,7 +18,6 @@ from mmnas.engine.checkpoint import (
     Checkpoint,
     best_epoch,
     load_checkpoint,
-    load_weights,
     save_checkpoint,
     settings_of,
     versions,
@@ -29,6 +28,7 @@ from mmnas.text.vector_sources import GloveText, SpacyVectors
 from mmnas.text.vocabulary import Vocabulary
 from tests.conftest import GENOTYPE
 from tests.hostile.reading_texts import json_file
+from tests.stand_in import load_weights
 
 WIDTH = 16  # of the region features
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmnas.configs import load_config, read_overrides
+from mmnas.config import load_config, read_overrides
 from mmnas.data.pickles import read_plain_pickle
 from mmnas.data.refs import find_expressions
 from mmnas.data.scan_precomp import read_split

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmnas.engine.checkpoint import load_checkpoint, load_weights
+from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.engine.distributed import Group
 from mmnas.engine.trainer import Trainer
 from mmnas.genotype import Genotype
@@ -18,6 +18,7 @@ from tests.stand_in import (
     fixture_config,
     fixture_network,
     fixture_task,
+    load_weights,
     one_batch_task,
     published_checkpoint,
 )

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint, load_weights
+from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint
 from mmnas.engine.distributed import Group
 from mmnas.engine.trainer import Trainer
 from mmnas.errors import ConfigError
@@ -23,6 +23,7 @@ from tests.stand_in import (
     fixture_config,
     fixture_network,
     fixture_task,
+    load_weights,
     one_batch_task,
     published_checkpoint,
     shipped_genotype,

@@ -3,12 +3,14 @@ import copy
 import pytest
 import torch
 
-from mmnas.engine.checkpoint import PublishedWeights, load_checkpoint, load_weights
+from mmnas.engine.checkpoint import PublishedWeights, load_checkpoint
 from mmnas.errors import CheckpointError
 from mmnas.models.published import from_published, our_name
 from tests.stand_in import (
     fixture,
     fixture_network,
+    fixture_task,
+    load_weights,
     published_checkpoint,
     published_state,
     shipped_genotype,
@@ -152,7 +154,7 @@ def test_what_does_not_fit_is_named_with_the_file(change, message, tmp_path):
     network = fixture_network(FIXTURE)
     before = network.state_dict()["token_stem.lstm.bias_hh_l0"].clone()
     with pytest.raises(CheckpointError, match=message) as caught:
-        load_weights(network, load_checkpoint(path), path)
+        load_weights(network, load_checkpoint(path), path, fixture_task(FIXTURE).explain_misfit)
     assert str(path) in str(caught.value)
     assert torch.equal(network.state_dict()["token_stem.lstm.bias_hh_l0"], before)
 

@@ -1,12 +1,11 @@
 """The grounding network against the published implementation (tests/parity/vgd.json)."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 
-from mmnas.engine.checkpoint import load_checkpoint, load_weights
+from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.engine.distributed import Group
 from mmnas.engine.trainer import Trainer
 from mmnas.genotype import Genotype
@@ -21,6 +20,7 @@ from tests.stand_in import (
     fixture_config,
     fixture_network,
     fixture_task,
+    load_weights,
     one_batch_task,
     published_checkpoint,
 )
@@ -68,7 +68,7 @@ def test_loss_and_gradient_norms_are_the_published_ones(network, batch):
 
 
 def test_training_follows_the_published_trajectory(network, batch, tmp_path):
-    config = dataclasses.replace(fixture_config(FIXTURE, tmp_path), split="train+val")
+    config = structs.replace(fixture_config(FIXTURE, tmp_path), split="train+val")
     task = one_batch_task("vgd")(config)
     task.vocabularies = fixture_task(FIXTURE).vocabularies
     trainer = Trainer(task, network, Genotype.from_dict(FIXTURE["genotype"]), Group(), tmp_path / "run", False)

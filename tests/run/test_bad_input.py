@@ -150,8 +150,8 @@ GENOTYPE_FAULTS = {
     "malformed": ("{", "not valid JSON"),
     "unknown": ('{"epoch0": {"enc": [["self_atl"]], "dec": [["feed_forward"]]}}', "self_atl"),
     "relation": ('{"epoch0": {"enc": [["rel_self_att_64"]], "dec": [["feed_forward"]]}}', "rel_self_att_64"),
-    "empty": ('{"epoch0": {"enc": [], "dec": []}}', "no enc blocks"),
-    "shape": ('{"epoch0": [1]}', "enc"),
+    "empty": ('{"epoch0": {"enc": [], "dec": []}}', "enc has no blocks"),
+    "shape": ('{"epoch0": [1]}', "epoch0 must be a mapping of keys to values, not [1]"),
 }
 
 
@@ -247,10 +247,10 @@ def test_configuration_files(place, run):
     path = place.folder / "small.yml"
     for text, parts in {
         "training: {base_lrr: 1}": ("base_lrr", "base_lr"),
-        "training: {epochs: many}": ("training.epochs", "int"),
+        "training: {epochs: many}": ("training.epochs", "an integer"),
         "training: [1, 2": ("small.yml", "not valid YAML"),
         "trainings: {}": ("trainings", "did you mean training"),
-        "training: {base_lr: -1}": ("training.base_lr", "positive"),
+        "training: {base_lr: -1}": ("training.base_lr", "above 0.0"),
         "3": ("section",),
     }.items():
         path.write_text(text)

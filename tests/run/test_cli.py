@@ -6,6 +6,8 @@ from mmnas.errors import ConfigError
 from mmnas.run import cli
 from mmnas.run.cli import main, parse
 from mmnas.run.flags import flags_of
+from mmnas.tasks.itm import ITMTask
+from mmnas.tasks.vgd import VGDTask
 from mmnas.tasks.vqa import VQATask
 
 FLAGS = {flag.name: flag for flag in flags_of(VQATask)}
@@ -129,13 +131,13 @@ def test_every_flag_has_a_case_above():
         ("--SPLIT=train+vla", "--SPLIT=train+vla is unknown; did you mean train+val?"),
         ("--SPLIT=", "--SPLIT is given without a value"),
         ("--PRECISION=bf8", "--PRECISION=bf8 is unknown; valid ones: fp32, bf16"),
-        ("--BS=x", "--BS=x is no whole number"),
+        ("--BS=x", "--BS=x must be an integer"),
         ("--BS=", "--BS is given without a value"),
-        ("--BS=6.4", "--BS=6.4 is no whole number"),
-        ("--BS=1e2", "--BS=1e2 is no whole number"),
-        ("--BS=--5", "--BS=--5 is no whole number"),
-        ("--BS=-", "--BS=- is no whole number"),
-        ("--GENO_EPOCH=last", "--GENO_EPOCH=last is no whole number"),
+        ("--BS=6.4", "--BS=6.4 must be an integer"),
+        ("--BS=1e2", "--BS=1e2 must be an integer"),
+        ("--BS=--5", "--BS=--5 must be an integer"),
+        ("--BS=-", "--BS=- must be an integer"),
+        ("--GENO_EPOCH=last", "--GENO_EPOCH=last must be an integer"),
         ("--RESUME=yes", "--RESUME=yes is neither true nor false"),
         ("--RESUME=", "--RESUME is given without a value"),
         ("--COMPILE=1", "--COMPILE=1 is neither true nor false"),
@@ -157,7 +159,7 @@ def test_every_mistake_is_named_with_a_way_out(argument, message):
 
 
 def test_a_number_too_long_to_read():
-    assert mistakes("--RUN=train", f"--SEED={'9' * 5000}")[0].endswith("is no whole number")
+    assert mistakes("--RUN=train", f"--SEED={'9' * 5000}")[0].endswith("must be an integer")
 
 
 def test_run_is_required():
@@ -196,16 +198,20 @@ def help_text(capsys):
     return capsys.readouterr().out
 
 
-def test_help_lists_every_flag_with_its_default_in_its_group(capsys):
-    text = help_text(capsys)
-    groups = dict.fromkeys(flag.group for flag in FLAGS.values())
+@pytest.mark.parametrize("task", [VQATask, VGDTask, ITMTask])
+def test_help_lists_every_flag_with_its_default_in_its_group(capsys, task):
+    with pytest.raises(SystemExit):
+        parse(task, ["--help"])
+    text = capsys.readouterr().out
+    flags = flags_of(task)
     blocks = dict(re.findall(r"^([a-z ]+):\n((?:  .*\n)+)", text, flags=re.MULTILINE))
-    assert list(blocks)[1:] == list(groups)  # the first is argparse's own, with --help
-    for flag in FLAGS.values():
+    assert list(blocks)[1:] == list(dict.fromkeys(flag.group for flag in flags))  # the first is argparse's own
+    for flag in flags:
         block = " ".join(blocks[flag.group].split())
         for name in (flag.name, *flag.aliases):
             assert re.search(rf"{name}[ ,]", block)  # Python 3.13 shows the value once, after the last alias
-        assert f"{flag.help} (default: {flag.default})" in block
+        default = {"": "", "required": " (required)"}.get(flag.default, f" (default: {flag.default})")
+        assert f"{flag.help}{default}" in block
         assert "|".join(flag.choices) in block
 
 
@@ -215,14 +221,35 @@ def test_help_begins_with_the_script_and_its_task(capsys):
     assert VQATask.__doc__ in text
 
 
-def test_defaults_in_help_are_those_of_the_configuration():
-    from mmnas.configs import load_config
+@pytest.mark.parametrize(
+    ("task", "name", "default"),
+    [
+        (VQATask, "--RUN", "required"),
+        (VQATask, "--RESUME", "false"),
+        (VQATask, "--SPLIT", "train+val+vg"),
+        (VQATask, "--GENO_PATH", "./logs/ckpts/arch/train_vqa.json"),
+        (VQATask, "--DATA_PATH", "./data"),
+        (VQATask, "--BS", "64"),
+        (VQATask, "--MAX_EPOCH", "13; depends on --MODEL"),
+        (VQATask, "--ALPHA_START", "20; depends on --MODEL"),
+        (VQATask, "--ALPHA_MODE", "full"),
+        (VQATask, "--BUCKETS", "true"),
+        (ITMTask, "--DATASET", "flickr"),
+        (ITMTask, "--LOSS", "bce"),
+        (ITMTask, "--PROTOCOL", ""),
+        (VGDTask, "--FEAT", "vg_woref"),
+    ],
+)
+def test_defaults_in_help_are_those_of_the_configuration(task, name, default):
+    assert {flag.name: flag.default for flag in flags_of(task)}[name] == default
 
-    config = load_config("vqa", "small", split="train", version="test")
-    for name in ("--ACCU", "--SEED", "--PRECISION"):
-        part, key = FLAGS[name].target.split(".")
-        assert str(getattr(getattr(config, part), key)) == FLAGS[name].default
-    assert FLAGS["--SPLIT"].default == VQATask.splits[0] == "train+val+vg"
+
+def test_type_and_choices_of_a_flag_follow_from_its_field_and_its_task():
+    flags = {flag.name: flag for flag in flags_of(ITMTask)}
+    assert (flags["--BS"].kind, flags["--BUCKETS"].kind, flags["--GENO_EPOCH"].kind) == (int, bool, int)
+    assert flags["--PRECISION"].choices == ("fp32", "bf16")
+    assert flags["--PROTOCOL"].choices == ITMTask.choices["data.protocol"]
+    assert flags["--SPLIT"].choices == ITMTask.splits
 
 
 # main
@@ -232,7 +259,7 @@ def test_main_turns_a_mistake_into_one_line_and_exit_code_2(capsys):
     assert main(VQATask, ["--RUN=trian", "--BS=x"]) == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err == "error: --RUN=trian is unknown; did you mean train?; --BS=x is no whole number\n"
+    assert output.err == "error: --RUN=trian is unknown; did you mean train?; --BS=x must be an integer\n"
 
 
 def test_main_reads_the_command_line_by_itself(capsys, monkeypatch):
@@ -249,7 +276,7 @@ def test_main_reads_the_command_line_by_itself(capsys, monkeypatch):
         (["--RUN=val", "--CKPT_PATH=absent.pkl"], "checkpoint not found: absent.pkl"),
         (["--RUN=train", "--GENO_PATH=absent.json"], "genotype file not found: absent.json"),
         (["--RUN=train", "--CFG=absent.yml"], "--CFG absent.yml cannot be read"),
-        (["--RUN=train", "--BS=0"], "training.batch_size must be at least 1, not 0"),
+        (["--RUN=train", "--BS=0"], "training.batch_size must be an integer of at least 1, not 0"),
     ],
 )
 def test_main_says_what_a_run_lacks_before_it_writes_anything(arguments, message, capsys, monkeypatch, tmp_path):

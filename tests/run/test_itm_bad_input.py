@@ -6,8 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from mmnas.config import Config
-from mmnas.configs import load_config
+from mmnas.config import Config, load_config
 from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.errors import CheckpointError, ConfigError
 from mmnas.tasks.itm import ITMTask

@@ -9,7 +9,7 @@ import torch
 
 import mmnas
 from mmnas.batch import collate
-from mmnas.configs import load_config
+from mmnas.config import load_config
 from mmnas.data.scan_precomp import read_split
 from mmnas.data.sources import matching_features
 from mmnas.demo.demos import demo

@@ -94,31 +94,31 @@ ROWS = (*EPOCH, "probabilities", "enc")
 @pytest.mark.parametrize(
     "value, keys, message",
     [
-        (..., ("epochs",), "the file must be an object with the keys candidates, epochs"),
-        ([], ("epochs",), "epochs must be a list with at least one entry"),
-        (..., ("candidates", "dec"), "candidates must be an object with the keys enc, dec"),
-        ([], ("candidates", "enc"), "candidates.enc must be a list with at least one entry"),
+        (..., ("epochs",), "key epochs is missing"),
+        ([], ("epochs",), "epochs must be a list of length at least 1, not []"),
+        (..., ("candidates", "dec"), "candidates must be a mapping with the keys enc, dec"),
+        ([], ("candidates", "enc"), "candidates.enc must be a list of length at least 1, not []"),
         (["feed_forward", "feed_forward"], ("candidates", "enc"), "candidates.enc must be distinct"),
-        (["feed_forward", ["x"]], ("candidates", "enc"), "candidates.enc must be distinct operation names"),
+        (["feed_forward", ["x"]], ("candidates", "enc"), "candidates.enc[1] must be text, not ['x']"),
         (["feed_forward", "ffn"], ("candidates", "enc"), "candidates.enc must be names of operations; 'ffn'"),
-        (..., (*EPOCH, "loss"), "epochs[1] must be an object with the keys epoch, loss, "),
-        (1, (*EPOCH, "time"), "epochs[1] must be an object with the keys epoch, loss, "),
-        (7, EPOCH, "epochs[1] must be an object"),
-        (0, (*EPOCH, "epoch"), "epochs[1].epoch must be a whole number of at least 1"),
+        (..., (*EPOCH, "loss"), "key epochs[1].loss is missing"),
+        (1, (*EPOCH, "time"), "unknown key epochs[1].time; valid ones: epoch, loss, "),
+        (7, EPOCH, "epochs[1] must be a mapping of keys to values, not 7"),
+        (0, (*EPOCH, "epoch"), "epochs[1].epoch must be an integer of at least 1, not 0"),
         (1, (*EPOCH, "epoch"), "epochs[1].epoch must be above 1, the entry before"),
-        (2.0, (*EPOCH, "epoch"), "epochs[1].epoch must be a whole number"),
-        (10**300, (*EPOCH, "epoch"), "epochs[1].epoch must be a whole number"),
-        (True, (*EPOCH, "changed"), "epochs[1].changed must be a whole number of at least 0"),
+        (2.0, (*EPOCH, "epoch"), "epochs[1].epoch must be an integer, not 2.0"),
+        (10**300, (*EPOCH, "epoch"), "epochs[1].epoch must be an integer of at most"),
+        (True, (*EPOCH, "changed"), "epochs[1].changed must be an integer, not True"),
         (-1, (*EPOCH, "architecture_steps"), "epochs[1].architecture_steps must be"),
         ("3", (*EPOCH, "unchanged_epochs"), "epochs[1].unchanged_epochs must be"),
-        (10**400, (*EPOCH, "loss"), "epochs[1].loss must be a finite number"),
-        (None, (*EPOCH, "loss"), "epochs[1].loss must be a finite number"),
-        (..., ROWS, "epochs[1].probabilities must be an object with the keys enc, dec"),
+        (10**400, (*EPOCH, "loss"), "epochs[1].loss must be a number in range"),
+        (None, (*EPOCH, "loss"), "epochs[1].loss must be a number, not None"),
+        (..., ROWS, "epochs[1].probabilities must be a mapping with the keys enc, dec"),
         ([], ROWS, "epochs[1].probabilities.enc must be a list"),
         ([[0.5, 0.5]], ROWS, "epochs[1].probabilities.enc must be 2 blocks, as in the entry before"),
         ([1.0], (*ROWS, 1), "epochs[1].probabilities.enc[1] must be 2 probabilities, one per candidate"),
-        ([1.5, -0.5], (*ROWS, 1), "epochs[1].probabilities.enc[1] must be 2 probabilities"),
-        (["0.5", 0.5], (*ROWS, 1), "epochs[1].probabilities.enc[1] must be 2 probabilities"),
+        ([1.5, -0.5], (*ROWS, 1), "epochs[1].probabilities.enc[1][0] must be a number of at most 1.0, not 1.5"),
+        (["0.5", 0.5], (*ROWS, 1), "epochs[1].probabilities.enc[1][0] must be a number, not '0.5'"),
         ([0.5, 0.4], (*ROWS, 1), "epochs[1].probabilities.enc[1] must be probabilities that sum to 1, not to 0.9"),
     ],
 )  # fmt: skip
@@ -138,7 +138,7 @@ def test_numbers_that_json_does_not_have(tmp_path, value, keys):
 
 @pytest.mark.parametrize("value", [[], 3, None, "history"])
 def test_another_json_is_no_history(tmp_path, value):
-    with pytest.raises(DataError, match="the file must be an object"):
+    with pytest.raises(DataError, match="the content must be a mapping of keys to values"):
         read(tmp_path, value)
 
 

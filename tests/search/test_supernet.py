@@ -24,7 +24,7 @@ from tests.stand_in import (
 
 SEARCH, SUPERNET, OPERATIONS = fixture("search"), fixture("supernet"), fixture("ops")
 NAMES = [f"{case['mode']}-{case['active'][0]}-of-{len(case['candidates'])}" for case in SEARCH["cases"]]
-SPACE = search_space(2, 3, SearchConfig.encoder_candidates, SearchConfig.decoder_candidates)
+SPACE = search_space(2, 3, SearchConfig().encoder_candidates, SearchConfig().decoder_candidates)
 
 
 def uniform(tag, *shape, low=-1.0):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmnas.configs import load_config
+from mmnas.config import load_config
 from mmnas.errors import ConfigError
 from mmnas.tasks import TASKS, task_named
 from mmnas.tasks.base import Task

@@ -9,8 +9,7 @@ import torch
 
 from mmnas.batch import collate
 from mmnas.boxes.geometry import encode_boxes, normalise_offsets
-from mmnas.config import DataConfig
-from mmnas.configs import load_config
+from mmnas.config import DataConfig, load_config
 from mmnas.data.features import Regions
 from mmnas.data.refs import Expression
 from mmnas.errors import ConfigError

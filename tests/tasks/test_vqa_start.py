@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mmnas.configs import load_config
+from mmnas.config import load_config
 from mmnas.data import vqa_json
 from mmnas.tasks.vqa import VQATask
 

@@ -1,0 +1,62 @@
+"""Copying a checkpoint's weights into a network, once their names, shapes and numbers are known to fit."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mmnas.engine.checkpoint import Checkpoint, PublishedWeights
+from mmnas.engine.checkpoint_values import unusable
+from mmnas.errors import CheckpointError
+from mmnas.files import PathLike
+from mmnas.models.published import from_published
+from mmnas.schema import shown
+
+Network = TypeVar("Network", bound=nn.Module)
+Explain = Callable[[str, tuple[int, ...], tuple[int, ...]], str | None]
+"""`explain(parameter, found, expected)`: why a weight's shape differs, in the words of the task; or None."""
+
+
+def network_with(
+    build: Callable[[], Network], source: Checkpoint | PublishedWeights, path: PathLike, explain: Explain
+) -> Network:
+    """Build a network and copy a checkpoint's weights into it. Raises `CheckpointError` naming what does not fit.
+
+    Shapes are compared on the meta device first, so that a file that claims absurd sizes takes no memory.
+    """
+    with torch.device("meta"):
+        outline = build()
+    _check_fit(outline, source, path, explain)
+    network = build()
+    network.load_state_dict(_state_for(network, source))
+    return network
+
+
+def _state_for(model: nn.Module, source: Checkpoint | PublishedWeights) -> dict[str, Tensor]:
+    if isinstance(source, Checkpoint):
+        return source.model
+    return from_published(source.state, getattr(model, "relation", None) is not None)
+
+
+def _check_fit(model: nn.Module, source: Checkpoint | PublishedWeights, path: PathLike, explain: Explain) -> None:
+    state: dict[str, Any] = _state_for(model, source)
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    for name, shape in shapes.items():
+        if isinstance(state.get(name), Tensor) and tuple(state[name].shape) != shape:
+            found = tuple(state[name].shape)
+            reason = explain(name, found, shape) or (
+                f"{name} is {found}, the network's {shape}; is it of another --MODEL size?"
+            )
+            raise CheckpointError(f"{path} does not fit: {reason}")
+    missing = [name for name in shapes if not isinstance(state.get(name), Tensor)]
+    foreign = [name for name in state if name not in shapes]
+    if missing or foreign:
+        examples = f"lacks {missing[0]}" if missing else f"has {shown(foreign[0])}"
+        raise CheckpointError(
+            f"{path} does not fit this network: it {examples} ({len(missing)} missing, {len(foreign)} foreign "
+            "parameters); is it of another task, or another --GENO_PATH?"
+        )
+    fault = unusable(state)
+    if fault is not None:
+        raise CheckpointError(f"{path}: {fault}; use another checkpoint")
