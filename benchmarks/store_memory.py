@@ -16,7 +16,6 @@ from pathlib import Path
 
 from benchmarks.memory import REGIONS, resident_mb, write_data
 from mmnas.data.store_writer import pack
-from mmnas.demo.demos import ROOT
 from mmnas.demo.vectors import write_vectors
 from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint
 
@@ -54,7 +53,7 @@ def peak_mb(process: subprocess.Popen) -> float:
 def measure(folder: Path, gigabytes: int) -> str:
     """Train for one epoch; return a row of the table."""
     images = write(folder, gigabytes)
-    command = [sys.executable, str(ROOT / "train_vqa.py"), *FLAGS, f"--GENO_PATH={ROOT}/logs/ckpts/arch/demo.json"]
+    command = [sys.executable, "-m", "mmnas", "train", "vqa", *FLAGS, "--GENO_PATH=demo"]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
     peak = peak_mb(process)
     if process.returncode:

@@ -1,6 +1,6 @@
 """The demos: each trains tiny networks on the demo world, and compares what they have learned with a simpler rule.
 
-The tasks' own scripts do it, run as a user would, each time in a process of its own.
+`mmnas train` does it, run as a user would, each time in a process of its own.
 """
 
 import os
@@ -20,12 +20,11 @@ from mmnas.metrics.vqa_accuracy import prior_accuracy
 from mmnas.paths import RunPaths
 
 DATA, LOGS = Path("data/demo"), Path("logs")
-ROOT = Path(__file__).resolve().parents[2]
 # A network this small gains little from a second thread, and loses much when other programs want the core.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # VQA and matching have eight blocks: with the thirty of their published genotypes, a network of width 128 takes ten
 # times as long to learn anything. Grounding learns with its published thirty from the first epoch on.
-GENOTYPES = {"vqa": "demo.json", "vgd": "train_vgd.json", "itm": "demo.json"}
+GENOTYPES = {"vqa": "demo", "vgd": "train_vgd", "itm": "demo"}
 # The task that is searched (it learns fastest), epochs of the search and of every training run, random genotypes.
 SEARCHED, SEARCH_EPOCHS, TRAINING_EPOCHS, RANDOMS = "vgd", 6, 3, 2
 
@@ -49,8 +48,7 @@ def demo(name: str = "vqa", images: int = 400, flags: Sequence[str] = ()) -> int
 
 
 def _train_and_score(task: str, paths: RunPaths, flags: Sequence[str]) -> int:
-    genotype = ROOT / "logs" / "ckpts" / "arch" / GENOTYPES[task]
-    train = ["--RUN=train", "--MODEL=tiny", "--SPLIT=train", f"--GENO_PATH={genotype}", *flags]
+    train = ["--RUN=train", "--MODEL=tiny", "--SPLIT=train", f"--GENO_PATH={GENOTYPES[task]}", *flags]
     common = [f"--VERSION={paths.version}", f"--DATA_PATH={DATA}"]
     code = run_script(task, *([*run, *common] for run in (train, ["--RUN=val"], ["--RUN=test"])))
     if code == 0:
@@ -92,17 +90,15 @@ def _search(paths: RunPaths, flags: Sequence[str]) -> int:
 
 
 def start_script(task: str, flags: Sequence[str], **options: Any) -> subprocess.Popen:
-    """Start a task's script in the working directory; `options` are those of `Popen`."""
-    path = ROOT / f"train_{task}.py"
-    if not path.is_file():
-        raise ConfigError(f"{path} not found: the demo runs in a clone of the project")
-    return subprocess.Popen([sys.executable, str(path), *flags], env={**ONE_THREAD, **os.environ}, **options)
+    """Start `mmnas train` in the working directory; `options` are those of `Popen`."""
+    command = [sys.executable, "-m", "mmnas", "train", task, *flags]
+    return subprocess.Popen(command, env={**ONE_THREAD, **os.environ}, **options)
 
 
 def run_script(task: str, *runs: Sequence[str]) -> int:
     """Run a task's script once for each list of flags; return the first exit code that is not 0, or 0."""
     for flags in runs:
-        say(f"$ OMP_NUM_THREADS=1 python3 train_{task}.py {' '.join(flags)}")
+        say(f"$ OMP_NUM_THREADS=1 mmnas train {task} {' '.join(flags)}")
         process = start_script(task, flags)
         try:
             code = process.wait()
