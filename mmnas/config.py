@@ -182,7 +182,7 @@ def load_config(
     file: str | None = None,
 ) -> Config:
     """Read the shipped YAML's section `size`, then `file`, then `overrides` (`"training.seed": 1`)."""
-    sections = _shipped_sections(task)
+    sections = shipped_sections(task)
     if size not in sections:
         raise ConfigError(f"no section '{size}' for {task}; valid ones: {', '.join(sections)}")
     names = {"task": task, "size": size, "split": split, "version": version}
@@ -211,6 +211,7 @@ def read_overrides(file: str | None) -> dict[str, Any]:
 
 
 @functools.cache
-def _shipped_sections(task: str) -> dict[str, Any]:
+def shipped_sections(task: str) -> dict[str, Any]:
+    """Return the sections of a task's shipped YAML file, by the value of --MODEL."""
     file = importlib.resources.files("mmnas.configs") / f"{task}.yml"
     return parse_yaml(file.read_text(encoding="utf-8"))

@@ -37,10 +37,10 @@ def parse_yaml(text: str) -> Any:
     if len(text) > LARGEST:
         raise ConfigError(f"a configuration has at most {LARGEST} characters")
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise ConfigError("a configuration is not nested so deep")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
             raise ConfigError("a configuration has no aliases or tags")
-    return yaml.load(text, _Loader)
+    return _Loader(text).get_single_data()

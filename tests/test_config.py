@@ -88,7 +88,7 @@ def test_the_shipped_file_is_read_once_however_often_it_is_asked_for(monkeypatch
     read = []
     files = importlib.resources.files
     monkeypatch.setattr(importlib.resources, "files", lambda package: read.append(package) or files(package))
-    config_module._shipped_sections.cache_clear()
+    config_module.shipped_sections.cache_clear()
     for size in SIZES:
         load("vqa", size)
     assert read == ["mmnas.configs"]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Struct
 
-from mmnas.config import PARTS, SIZES, Size, doc, load_config
+from mmnas.config import PARTS, Size, doc, load_config, shipped_sections
 from mmnas.schema import bare_type
 from mmnas.tasks.base import Task
 
@@ -119,9 +119,9 @@ def _default(key: str, value: Any, task: type[Task]) -> str:
     note = ""
     if "." in key:
         part, name = key.split(".")
-        configs = {size: load_config(task.name, size, split="", version="") for size in SIZES}
+        configs = {size: load_config(task.name, size, split="", version="") for size in shipped_sections(task.name)}
         values = {size: getattr(getattr(config, part), name) for size, config in configs.items()}
-        value = values["search" if part == "search" else "small"]
+        value = values.get("search" if part == "search" else "small", values["small"])
         note = "; depends on --MODEL" if len(set(values.values())) > 1 else ""
     value = {"split": task.splits[0], "geno_path": default_genotype(task)}.get(key, value)
     if value is msgspec.NODEFAULT:

@@ -125,7 +125,7 @@ def test_bad_input_is_told_in_one_line(capsys, logs):
     entries = json.loads(path.read_text())
     entries["epochs"][1]["loss"] = "low"
     faults = {
-        f"{path}: epochs[1].loss must be a finite number": json.dumps(entries),
+        f"{path}: epochs[1].loss must be a number, not 'low'": json.dumps(entries),
         f"not valid JSON: {path}": path.read_text()[:99],
     }
     for message, text in faults.items():

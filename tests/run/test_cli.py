@@ -227,7 +227,7 @@ def test_help_begins_with_the_script_and_its_task(capsys):
         (VQATask, "--RUN", "required"),
         (VQATask, "--RESUME", "false"),
         (VQATask, "--SPLIT", "train+val+vg"),
-        (VQATask, "--GENO_PATH", "./logs/ckpts/arch/train_vqa.json"),
+        (VQATask, "--GENO_PATH", "train_vqa"),
         (VQATask, "--DATA_PATH", "./data"),
         (VQATask, "--BS", "64"),
         (VQATask, "--MAX_EPOCH", "13; depends on --MODEL"),

@@ -145,7 +145,7 @@ def test_flags_that_contradict_the_checkpoint(matched, place, run):
         ({"data.dataset": "flicker"}, "data.dataset 'flicker' is unknown; did you mean flickr?"),
         ({"data.protocol": "coco"}, "data.protocol 'coco' is unknown"),
         ({"training.loss": "hinge"}, "training.loss 'hinge' is unknown"),
-        ({"training.negative_candidates": 0}, "training.negative_candidates must be at least 1"),
+        ({"training.negative_candidates": 0}, "training.negative_candidates must be an integer of at least 1"),
     ],
 )
 def test_values_that_a_yaml_may_hold(override, message):
