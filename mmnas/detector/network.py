@@ -1,0 +1,253 @@
+"""The detector's network: ResNet-101 up to res4, region proposals, RoI max pooling, res5 and the heads.
+
+As in the published Caffe model: strides lie on the first convolution of a block, the stem's pooling pads nothing
+and rounds up, and res5 has stride 1 and dilation 2. Module names are those of the published PyTorch weights.
+Batch norm is folded into the convolutions when weights are loaded (`fold_norms`), so no norm is left here.
+
+Letters: N boxes, H and W the size of the res4 map (16 image pixels to a cell), A = 12 anchors per cell.
+"""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+OBJECTS, ATTRIBUTES = 1601, 401
+"""Numbers of classes; index 0 is the background, or no attribute."""
+FEATURE_SIZE = 2048
+STRIDE = 16
+_CELLS = 14  # of a pooled box, each way
+_NORM_EPSILON = 1e-5
+_NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
+_BOXES_AT_ONCE = 32  # through res5
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What the heads say of N boxes: features (N, 2048), object and attribute probabilities (N, 1601), (N, 401)."""
+
+    features: Tensor
+    objects: Tensor
+    attributes: Tensor
+
+
+class Detector(nn.Module):
+    """The whole network; `cell_anchors` (12, 4) are the anchors of the cell at the origin, xyxy pixels.
+
+    With `fast_heads`, res5 computes in bfloat16: several times as fast on recent processors, and about
+    three digits of the features are right.
+    """
+
+    def __init__(self, fast_heads: bool = False) -> None:
+        super().__init__()
+        self.fast_heads = fast_heads
+        self.backbone = _Backbone()
+        self.proposal_generator = nn.ModuleDict({"rpn_head": _RpnHead()})
+        self.roi_heads = nn.ModuleDict({
+            "res5": _stage(1024, 512, blocks=3, dilation=2),
+            "box_predictor": _BoxPredictor(),
+        })  # fmt: skip
+        self.register_buffer("cell_anchors", torch.zeros(12, 4))
+
+    @classmethod
+    def from_weights(cls, weights: Mapping[str, Tensor], anchors: Tensor, fast_heads: bool = False) -> "Detector":
+        """Build the network in evaluation mode from unfolded weights, as `weights.py` reads them."""
+        with torch.device("meta"):
+            network = cls(fast_heads)
+        network.load_state_dict({**fold_norms(weights), "cell_anchors": anchors.float()}, assign=True)
+        network.requires_grad_(False).eval()
+        network.roi_heads.to(memory_format=torch.channels_last)
+        if fast_heads:
+            network.roi_heads["res5"].bfloat16()
+        return network
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return of pixels (1, 3, h, w) the res4 map (1, 1024, H, W), foreground (1, A, H, W), offsets (1, 4A, H, W)."""
+        res4 = self.backbone(pixels)
+        logits, offsets = self.proposal_generator["rpn_head"](res4)
+        foreground = logits.unflatten(1, (2, -1)).softmax(dim=1)[:, 1]  # background logits come first
+        return res4, foreground, offsets
+
+    def describe(self, res4: Tensor, boxes: Tensor) -> Described:
+        """Return features and probabilities of boxes (N, 4), in pixels of the network's input."""
+        pooled = RoiMaxPool(res4, boxes)
+        starts = range(0, len(boxes), _BOXES_AT_ONCE)
+        features = torch.cat([self._features(pooled[start : start + _BOXES_AT_ONCE]) for start in starts])
+        objects, attributes = self.roi_heads["box_predictor"](features)
+        return Described(features, objects.softmax(dim=1), attributes.softmax(dim=1))
+
+    def _features(self, pooled: Tensor) -> Tensor:
+        """Return the means over the cells (N, 2048) of res5 on pooled boxes (N, 1024, 14, 14)."""
+        if self.fast_heads:
+            pooled = pooled.bfloat16()
+        return self.roi_heads["res5"](pooled).mean(dim=(2, 3), dtype=torch.float32)
+
+
+class _Block(nn.Module):
+    """A bottleneck block; the stride is on the first convolution and on the shortcut."""
+
+    def __init__(self, inputs: int, width: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 1, stride)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+        self.conv3 = nn.Conv2d(width, 4 * width, 1)
+        self.shortcut = nn.Conv2d(inputs, 4 * width, 1, stride) if inputs != 4 * width else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = F.relu_(self.conv1(x))
+        inner = F.relu_(self.conv2(inner))
+        return F.relu_(self.conv3(inner).add_(self.shortcut(x)))
+
+
+def _stage(inputs: int, width: int, blocks: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    later = (_Block(4 * width, width, 1, dilation) for _ in range(blocks - 1))
+    return nn.Sequential(_Block(inputs, width, stride, dilation), *later)
+
+
+class _Backbone(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.ModuleDict({"conv1": nn.Conv2d(3, 64, 7, stride=2, padding=3)})
+        self.res2 = _stage(64, 64, blocks=3)
+        self.res3 = _stage(256, 128, blocks=4, stride=2)
+        self.res4 = _stage(512, 256, blocks=23, stride=2)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = F.relu_(self.stem["conv1"](pixels))
+        x = F.max_pool2d(x, 3, stride=2, ceil_mode=True)
+        return self.res4(self.res3(self.res2(x)))
+
+
+class _RpnHead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1024, 512, 3, padding=1)
+        self.objectness_logits = nn.Conv2d(512, 24, 1)
+        self.anchor_deltas = nn.Conv2d(512, 48, 1)
+
+    def forward(self, res4: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.relu_(self.conv(res4))
+        return self.objectness_logits(x), self.anchor_deltas(x)
+
+
+class _BoxPredictor(nn.Module):
+    """Object logits of features (N, 2048), and attribute logits that follow from the best object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls_score = nn.Linear(FEATURE_SIZE, OBJECTS)
+        self.cls_embed = nn.Embedding(OBJECTS, 256)
+        self.attr_linear1 = nn.Linear(FEATURE_SIZE + 256, 512)
+        self.attr_linear2 = nn.Linear(512, ATTRIBUTES)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        objects = self.cls_score(features)
+        best = self.cls_embed(objects.argmax(dim=1))  # (N, 256); the background counts too
+        return objects, self.attr_linear2(F.relu_(self.attr_linear1(torch.cat([features, best], dim=1))))
+
+
+class RoiMaxPool:
+    """Max pooling of boxes to 14 x 14 cells of a res4 map, to Caffe's rounding.
+
+    The maxima over ranges of 2^i rows and 2^j columns are computed once for all boxes. Those over any other range
+    follow from four of them, which overlap.
+    """
+
+    def __init__(self, res4: Tensor, boxes: Tensor) -> None:
+        """Prepare to pool boxes (N, 4), in pixels of the network's input, from a map (1, 1024, H, W)."""
+        height, self._width = res4.shape[-2:]
+        cells = _round_half_away(boxes / STRIDE)
+        self._rows = _Ranges(cells[:, 1], cells[:, 3], height)
+        self._columns = _Ranges(cells[:, 0], cells[:, 2], self._width)
+        maxima = [res4[0].permute(1, 2, 0).contiguous()]  # (H, W, 1024)
+        maxima = _doublings(maxima, 0, self._rows.levels)
+        maxima = [part for rows in maxima for part in _doublings([rows], 1, self._columns.levels)]
+        self._maxima = torch.cat([part.flatten(0, 1) for part in maxima])  # (levels * H * W, 1024)
+        level = self._rows.level[:, :, None] * self._columns.levels + self._columns.level[:, None, :]
+        self._offset = level * (height * self._width)  # (N, 14, 14) of each cell's level
+
+    def __getitem__(self, part: slice) -> Tensor:
+        """Return some of the boxes as (n, 1024, 14, 14), channels last in memory."""
+        offset, pooled = self._offset[part], None
+        for row, column in itertools.product(self._rows.starts, self._columns.starts):
+            index = offset + row[part, :, None] * self._width + column[part, None, :]  # (n, 14, 14)
+            found = self._maxima.index_select(0, index.flatten())  # (n * 14 * 14, 1024)
+            pooled = found if pooled is None else torch.maximum(pooled, found, out=pooled)
+        pooled = pooled.view(*offset.shape, -1)
+        pooled[self._rows.empty[part, :, None] | self._columns.empty[part, None, :]] = 0
+        return pooled.permute(0, 3, 1, 2)
+
+
+def _doublings(maxima: list[Tensor], dim: int, levels: int) -> list[Tensor]:
+    """Append maxima over ranges of 2, 4, ... cells along `dim`; a range that leaves the map is never used."""
+    for level in range(levels - 1):
+        longer = maxima[-1].clone()
+        size = longer.shape[dim] - 2**level
+        if size > 0:
+            inner = longer.narrow(dim, 0, size)
+            torch.maximum(inner, maxima[-1].narrow(dim, 2**level, size), out=inner)
+        maxima.append(longer)
+    return maxima
+
+
+class _Ranges:
+    """Along one side of a map of `size` cells, the ranges that 14 bins of N boxes cover.
+
+    Each bin is covered by two ranges of 2^`level` (N, 14) cells, which begin at `starts` (2, N, 14). The borders
+    of the bins are float32, as in the original.
+    """
+
+    def __init__(self, first: Tensor, last: Tensor, size: int) -> None:
+        length = (last - first + 1).clamp(min=1)
+        bins = (length / _CELLS)[:, None]
+        index = torch.arange(_CELLS, device=first.device, dtype=first.dtype)
+        start = (torch.floor(index * bins) + first[:, None]).clamp(0, size).long()
+        end = (torch.ceil((index + 1) * bins) + first[:, None]).clamp(0, size).long()
+        self.empty = end <= start  # (N, 14)
+        start, end = start.masked_fill(self.empty, 0), end.masked_fill(self.empty, 1)
+        self.level = torch.log2((end - start).double()).floor().long()
+        self.levels = int(self.level.max()) + 1
+        self.starts = start, end - 2**self.level
+
+
+def _round_half_away(values: Tensor) -> Tensor:
+    magnitude = values.abs()
+    whole = magnitude.floor()
+    return torch.where(magnitude - whole >= 0.5, whole + 1, whole) * values.sign()
+
+
+def weight_shapes() -> dict[str, torch.Size]:
+    """Return names and shapes of all weights, batch norms not folded."""
+    with torch.device("meta"):
+        state = Detector().state_dict()
+    shapes = {}
+    for name, value in state.items():
+        layer, _, part = name.rpartition(".")
+        if part == "bias" and _has_norm(layer):
+            shapes |= {f"{layer}.norm.{part}": value.shape for part in _NORM_PARTS}
+        elif name != "cell_anchors":
+            shapes[name] = value.shape
+    return shapes
+
+
+def _has_norm(layer: str) -> bool:
+    return layer.startswith(("backbone.", "roi_heads.res5."))
+
+
+def fold_norms(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the network's weights, with each batch norm folded into the convolution before it."""
+    folded = {}
+    for name, value in weights.items():
+        layer, _, part = name.rpartition(".")
+        if layer.endswith(".norm"):
+            continue
+        if _has_norm(layer):
+            gain, shift, mean, variance = (weights[f"{layer}.norm.{part}"].double() for part in _NORM_PARTS)
+            factor = gain / torch.sqrt(variance + _NORM_EPSILON)
+            folded[f"{layer}.bias"] = (shift - mean * factor).float()
+            value = value * factor.float()[:, None, None, None]
+        folded[f"{layer}.{part}"] = value
+    return folded
