@@ -7,7 +7,6 @@ Batch norm is folded into the convolutions when weights are loaded (`fold_norms`
 Letters: N boxes, H and W the size of the res4 map (16 image pixels to a cell), A = 12 anchors per cell.
 """
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmnas.detector.pooling import RoiMaxPool
+
 OBJECTS, ATTRIBUTES = 1601, 401
 """Numbers of classes; index 0 is the background, or no attribute."""
 FEATURE_SIZE = 2048
-STRIDE = 16
-_CELLS = 14  # of a pooled box, each way
 _NORM_EPSILON = 1e-5
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 _BOXES_AT_ONCE = 32  # through res5
@@ -41,6 +40,8 @@ class Detector(nn.Module):
     three digits of the features are right.
     """
 
+    cell_anchors: Tensor
+
     def __init__(self, fast_heads: bool = False) -> None:
         super().__init__()
         self.fast_heads = fast_heads
@@ -59,13 +60,13 @@ class Detector(nn.Module):
             network = cls(fast_heads)
         network.load_state_dict({**fold_norms(weights), "cell_anchors": anchors.float()}, assign=True)
         network.requires_grad_(False).eval()
-        network.roi_heads.to(memory_format=torch.channels_last)
+        network.roi_heads.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
         if fast_heads:
             network.roi_heads["res5"].bfloat16()
         return network
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return of pixels (1, 3, h, w) the res4 map (1, 1024, H, W), foreground (1, A, H, W), offsets (1, 4A, H, W)."""
+        """Return res4 (1, 1024, H, W), foreground (1, A, H, W) and offsets (1, 4A, H, W) of pixels (1, 3, h, w)."""
         res4 = self.backbone(pixels)
         logits, offsets = self.proposal_generator["rpn_head"](res4)
         foreground = logits.unflatten(1, (2, -1)).softmax(dim=1)[:, 1]  # background logits come first
@@ -149,81 +150,11 @@ class _BoxPredictor(nn.Module):
         return objects, self.attr_linear2(F.relu_(self.attr_linear1(torch.cat([features, best], dim=1))))
 
 
-class RoiMaxPool:
-    """Max pooling of boxes to 14 x 14 cells of a res4 map, to Caffe's rounding.
-
-    The maxima over ranges of 2^i rows and 2^j columns are computed once for all boxes. Those over any other range
-    follow from four of them, which overlap.
-    """
-
-    def __init__(self, res4: Tensor, boxes: Tensor) -> None:
-        """Prepare to pool boxes (N, 4), in pixels of the network's input, from a map (1, 1024, H, W)."""
-        height, self._width = res4.shape[-2:]
-        cells = _round_half_away(boxes / STRIDE)
-        self._rows = _Ranges(cells[:, 1], cells[:, 3], height)
-        self._columns = _Ranges(cells[:, 0], cells[:, 2], self._width)
-        maxima = [res4[0].permute(1, 2, 0).contiguous()]  # (H, W, 1024)
-        maxima = _doublings(maxima, 0, self._rows.levels)
-        maxima = [part for rows in maxima for part in _doublings([rows], 1, self._columns.levels)]
-        self._maxima = torch.cat([part.flatten(0, 1) for part in maxima])  # (levels * H * W, 1024)
-        level = self._rows.level[:, :, None] * self._columns.levels + self._columns.level[:, None, :]
-        self._offset = level * (height * self._width)  # (N, 14, 14) of each cell's level
-
-    def __getitem__(self, part: slice) -> Tensor:
-        """Return some of the boxes as (n, 1024, 14, 14), channels last in memory."""
-        offset, pooled = self._offset[part], None
-        for row, column in itertools.product(self._rows.starts, self._columns.starts):
-            index = offset + row[part, :, None] * self._width + column[part, None, :]  # (n, 14, 14)
-            found = self._maxima.index_select(0, index.flatten())  # (n * 14 * 14, 1024)
-            pooled = found if pooled is None else torch.maximum(pooled, found, out=pooled)
-        pooled = pooled.view(*offset.shape, -1)
-        pooled[self._rows.empty[part, :, None] | self._columns.empty[part, None, :]] = 0
-        return pooled.permute(0, 3, 1, 2)
-
-
-def _doublings(maxima: list[Tensor], dim: int, levels: int) -> list[Tensor]:
-    """Append maxima over ranges of 2, 4, ... cells along `dim`; a range that leaves the map is never used."""
-    for level in range(levels - 1):
-        longer = maxima[-1].clone()
-        size = longer.shape[dim] - 2**level
-        if size > 0:
-            inner = longer.narrow(dim, 0, size)
-            torch.maximum(inner, maxima[-1].narrow(dim, 2**level, size), out=inner)
-        maxima.append(longer)
-    return maxima
-
-
-class _Ranges:
-    """Along one side of a map of `size` cells, the ranges that 14 bins of N boxes cover.
-
-    Each bin is covered by two ranges of 2^`level` (N, 14) cells, which begin at `starts` (2, N, 14). The borders
-    of the bins are float32, as in the original.
-    """
-
-    def __init__(self, first: Tensor, last: Tensor, size: int) -> None:
-        length = (last - first + 1).clamp(min=1)
-        bins = (length / _CELLS)[:, None]
-        index = torch.arange(_CELLS, device=first.device, dtype=first.dtype)
-        start = (torch.floor(index * bins) + first[:, None]).clamp(0, size).long()
-        end = (torch.ceil((index + 1) * bins) + first[:, None]).clamp(0, size).long()
-        self.empty = end <= start  # (N, 14)
-        start, end = start.masked_fill(self.empty, 0), end.masked_fill(self.empty, 1)
-        self.level = torch.log2((end - start).double()).floor().long()
-        self.levels = int(self.level.max()) + 1
-        self.starts = start, end - 2**self.level
-
-
-def _round_half_away(values: Tensor) -> Tensor:
-    magnitude = values.abs()
-    whole = magnitude.floor()
-    return torch.where(magnitude - whole >= 0.5, whole + 1, whole) * values.sign()
-
-
 def weight_shapes() -> dict[str, torch.Size]:
     """Return names and shapes of all weights, batch norms not folded."""
     with torch.device("meta"):
         state = Detector().state_dict()
-    shapes = {}
+    shapes: dict[str, torch.Size] = {}
     for name, value in state.items():
         layer, _, part = name.rpartition(".")
         if part == "bias" and _has_norm(layer):

@@ -4,6 +4,7 @@ Boxes are xyxy pixels, both corners inclusive, as in `mmnas.boxes`. `pixels` are
 which is the image enlarged or reduced by `scale`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from mmnas.boxes import nms, pairwise_iou
 from mmnas.boxes.geometry import clip_boxes, decode_boxes
-from mmnas.detector.network import STRIDE, Described, Detector
+from mmnas.detector.network import Described, Detector
+from mmnas.detector.pooling import STRIDE
 from mmnas.errors import DataError
 
 MEAN = (102.9801, 115.9465, 122.7717)  # of blue, green, red
@@ -58,9 +60,9 @@ def detect(network: Detector, image: np.ndarray, choice: Choice) -> DetectedRegi
         if len(boxes) == 0:
             raise DataError("the detector finds no region in it")
         described = network.describe(res4, boxes)
-        confidence = best_confidence(boxes / scale, described.objects)
-    kept = select(confidence.cpu().numpy(), choice)
-    return _regions(image, boxes / scale, described, kept)
+    boxes = boxes / scale
+    confidence = best_confidence(boxes.cpu().numpy(), described.objects.cpu().numpy())
+    return _regions(image, boxes, described, select(confidence, choice))
 
 
 def describe_given(network: Detector, image: np.ndarray, boxes: np.ndarray) -> DetectedRegions:
@@ -89,11 +91,8 @@ def network_input(image: np.ndarray, device: torch.device) -> tuple[Tensor, floa
     mean = torch.tensor(MEAN, device=device)
     pixels = torch.from_numpy(image).to(device)
 
-    def part(row: Tensor) -> Tensor:  # (h', w, 3), the mean taken off
-        return pixels.index_select(0, row).float() - mean
-
     def resized(row: Tensor) -> Tensor:  # (h', w', 3)
-        values = part(row)
+        values = pixels.index_select(0, row).float() - mean
         first, second = values.index_select(1, columns.first), values.index_select(1, columns.second)
         return first.lerp_(second, columns.fraction[:, None])
 
@@ -130,7 +129,7 @@ def cell_anchors() -> Tensor:
 
 
 def propose(
-    anchors: Tensor, foreground: Tensor, offsets: Tensor, size: tuple[int, int], scale: float
+    anchors: Tensor, foreground: Tensor, offsets: Tensor, size: Sequence[int], scale: float
 ) -> tuple[Tensor, Tensor]:
     """Return the at most 300 best boxes (N, 4) and their foreground probabilities (N,), best first.
 
@@ -158,22 +157,22 @@ def _at_least(iou: float) -> float:
     return float(np.nextafter(np.float32(iou), np.float32(0)))
 
 
-def best_confidence(boxes: Tensor, objects: Tensor) -> Tensor:
+def best_confidence(boxes: np.ndarray, objects: np.ndarray) -> np.ndarray:
     """Return for boxes (N, 4) the best probability (N,) among the classes in which suppression keeps them.
 
     `objects` (N, 1601) are the probabilities. Each class but the background suppresses for itself, all in step:
     the best box of every class suppresses its neighbors, then the second best, and so on.
     """
-    boxes_cpu = boxes.cpu().numpy()
-    near = torch.from_numpy(pairwise_iou(boxes_cpu, boxes_cpu) >= np.float32(_CLASS_IOU)).to(boxes.device)
-    near.fill_diagonal_(False)
-    probabilities = objects[:, 1:].T.contiguous()  # (1600, N)
-    order = probabilities.sort(dim=1, descending=True, stable=True).indices
-    kept = torch.ones_like(probabilities, dtype=torch.bool)
-    for rank in order.T:  # (1600,) the box of this rank in each class
-        alive = kept.gather(1, rank[:, None])  # (1600, 1)
-        kept &= ~(near[rank] & alive)
-    return torch.where(kept, probabilities, 0).amax(dim=0)
+    far = pairwise_iou(boxes, boxes) < np.float32(_CLASS_IOU)
+    np.fill_diagonal(far, True)
+    probabilities = np.ascontiguousarray(objects[:, 1:].T)  # (1600, N)
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    kept = np.ones(probabilities.shape, bool)
+    classes = np.arange(len(probabilities))
+    for box in order.T:  # (1600,) the box of one rank in each class
+        alive = kept[classes, box]
+        kept[alive] &= far[box[alive]]
+    return np.where(kept, probabilities, 0).max(axis=0)
 
 
 def select(confidence: np.ndarray, choice: Choice) -> np.ndarray:
