@@ -140,7 +140,7 @@ class _BoxPredictor(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.cls_score = nn.Linear(FEATURE_SIZE, OBJECTS)
-        self.cls_embed = nn.Embedding(OBJECTS, 256)
+        self.cls_embed = nn.Embedding.from_pretrained(torch.empty(OBJECTS, 256))
         self.attr_linear1 = nn.Linear(FEATURE_SIZE + 256, 512)
         self.attr_linear2 = nn.Linear(512, ATTRIBUTES)
 

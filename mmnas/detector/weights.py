@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -113,10 +114,8 @@ def _read_pickle(path: Path) -> Found:
         values = values["model"]
     if not isinstance(values, dict):
         raise ValueError("it holds no weights by name")
-    arrays = {
-        name: torch.from_numpy(item.array()) for name, item in values.items() if isinstance(item, PickledArray)
-    }
-    return _ported(arrays), None
+    arrays = {name: item.array() for name, item in values.items() if isinstance(item, PickledArray)}
+    return _ported({name: torch.from_numpy(array) for name, array in arrays.items()}), None
 
 
 def _ported(values: Any) -> Mapping[str, Any]:
@@ -186,7 +185,7 @@ def _weight(name: str, value: Tensor | None, shape: torch.Size) -> Tensor:
     if [side for side in value.shape if side != 1] != [side for side in shape if side != 1]:
         raise ValueError(f"{name} has the shape {tuple(value.shape)}, expected {tuple(shape)}")
     value = value.detach().to(torch.float32).reshape(shape).contiguous()
-    if not torch.isfinite(value).all():
+    if not np.isfinite(value.numpy()).all():
         raise ValueError(f"{name} holds NaN or infinite values")
     if name.endswith("running_var") and (value < 0).any():
         raise ValueError(f"{name} holds negative variances")
