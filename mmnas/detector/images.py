@@ -18,8 +18,8 @@ from mmnas.typed import shown
 
 MAX_PIXELS = 100_000_000
 ENDINGS = frozenset(".jpg .jpeg .jpe .png .bmp .gif .tif .tiff .webp .ppm .pgm .mpo".split())
-# No other reader of Pillow's is ever called: some start programs, such as Ghostscript.
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+# No other reader of Pillow's is ever called: some start programs, such as Ghostscript. JPEG includes MPO.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 
 def find_images(sources: Sequence[PathLike]) -> list[Path]:

@@ -28,10 +28,10 @@ from mmnas.detector.network import weight_shapes
 from mmnas.detector.regions import cell_anchors
 from mmnas.errors import DataError
 from mmnas.files import PathLike, replacing
-from mmnas.typed import shown
 
 _FORMAT = "mmnas detector 1"
 _LARGEST_FILE = 4 * 2**30
+_LONGEST_REASON = 300
 _ZIP, _OLD_TORCH, _PICKLE = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", b"\x80"
 _SMALLEST_ANCHOR = 64  # the largest anchor's side is 16 times that of the published model's smallest
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -66,9 +66,12 @@ def read_weights(path: PathLike) -> DetectorWeights:
     except DataError:
         raise
     except ValueError as exception:
-        raise DataError(f"{path} is no detector, or damaged: {shown(str(exception))[1:-1]}") from None
+        reason = str(exception).encode("unicode_escape").decode()[:_LONGEST_REASON]
+        raise DataError(f"{path} is not a usable detector: {reason}") from None
     except Exception as exception:  # torch and others raise many kinds for damaged bytes
-        raise DataError(f"{path} is no detector, or damaged or truncated ({type(exception).__name__})") from None
+        raise DataError(
+            f"{path} is not a detector, or truncated ({type(exception).__name__}); copy it again"
+        ) from None
     if digest not in (None, weights.digest):
         raise DataError(f"{path} is damaged: its weights do not have the digest in its header; convert it again")
     return weights
