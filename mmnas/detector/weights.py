@@ -29,7 +29,7 @@ from mmnas.detector.regions import cell_anchors
 from mmnas.errors import DataError
 from mmnas.files import PathLike, replacing
 
-_FORMAT = "mmnas detector 1"
+_DIGEST = "mmnas_detector"  # the one key of the header: with two, their order would vary
 _LARGEST_FILE = 4 * 2**30
 _LONGEST_REASON = 300
 _ZIP, _OLD_TORCH, _PICKLE = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", b"\x80"
@@ -80,8 +80,7 @@ def read_weights(path: PathLike) -> DetectorWeights:
 def write_weights(path: PathLike, weights: DetectorWeights) -> None:
     """Write weights as `.safetensors`, with the anchors, and the digest in the header."""
     with replacing(path) as temporary:
-        metadata = {"format": _FORMAT, "digest": weights.digest}
-        save_file({**weights.tensors, ANCHORS: weights.anchors}, temporary, metadata)
+        save_file({**weights.tensors, ANCHORS: weights.anchors}, temporary, {_DIGEST: weights.digest})
 
 
 # The layouts. Each reader returns tensors by their name in the PyTorch ports, and the digest that the file claims.
@@ -151,10 +150,10 @@ def _read_safetensors(path: Path) -> Found:
             raise ValueError("its header is longer than the file")
         header = json.loads(file.read(length))
     metadata = header.get("__metadata__")
-    if not isinstance(metadata, dict) or metadata.get("format") != _FORMAT:
+    if not isinstance(metadata, dict) or _DIGEST not in metadata:
         raise ValueError("it was not written by convert-detector")
     try:
-        return load_file(path), str(metadata.get("digest"))
+        return load_file(path), str(metadata[_DIGEST])
     except SafetensorError as exception:
         raise ValueError(str(exception)) from None
 
