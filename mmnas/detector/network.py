@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmnas.detector.convolution import conv_add_relu_, conv_relu
 from mmnas.detector.pooling import RoiMaxPool
 
 OBJECTS, ATTRIBUTES = 1601, 401
@@ -60,7 +61,7 @@ class Detector(nn.Module):
             network = cls(fast_heads)
         network.load_state_dict({**fold_norms(weights), "cell_anchors": anchors.float()}, assign=True)
         network.requires_grad_(False).eval()
-        network.roi_heads.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
         if fast_heads:
             network.roi_heads["res5"].bfloat16()
         return network
@@ -88,7 +89,10 @@ class Detector(nn.Module):
 
 
 class _Block(nn.Module):
-    """A bottleneck block; the stride is on the first convolution and on the shortcut."""
+    """A bottleneck block; the stride is on the first convolution and on the shortcut.
+
+    Without a convolution in the shortcut, the result takes the memory of the input.
+    """
 
     def __init__(self, inputs: int, width: int, stride: int, dilation: int) -> None:
         super().__init__()
@@ -98,9 +102,9 @@ class _Block(nn.Module):
         self.shortcut = nn.Conv2d(inputs, 4 * width, 1, stride) if inputs != 4 * width else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = F.relu_(self.conv1(x))
-        inner = F.relu_(self.conv2(inner))
-        return F.relu_(self.conv3(inner).add_(self.shortcut(x)))
+        inner = conv_relu(self.conv1, x)
+        inner = conv_relu(self.conv2, inner)
+        return conv_add_relu_(self.shortcut(x), self.conv3, inner)
 
 
 def _stage(inputs: int, width: int, blocks: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -108,18 +112,25 @@ def _stage(inputs: int, width: int, blocks: int, stride: int = 1, dilation: int 
     return nn.Sequential(_Block(inputs, width, stride, dilation), *later)
 
 
+class _Stem(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return F.max_pool2d(conv_relu(self.conv1, pixels), 3, stride=2, ceil_mode=True)
+
+
 class _Backbone(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.ModuleDict({"conv1": nn.Conv2d(3, 64, 7, stride=2, padding=3)})
+        self.stem = _Stem()
         self.res2 = _stage(64, 64, blocks=3)
         self.res3 = _stage(256, 128, blocks=4, stride=2)
         self.res4 = _stage(512, 256, blocks=23, stride=2)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = F.relu_(self.stem["conv1"](pixels))
-        x = F.max_pool2d(x, 3, stride=2, ceil_mode=True)
-        return self.res4(self.res3(self.res2(x)))
+        return self.res4(self.res3(self.res2(self.stem(pixels))))
 
 
 class _RpnHead(nn.Module):
@@ -130,7 +141,7 @@ class _RpnHead(nn.Module):
         self.anchor_deltas = nn.Conv2d(512, 48, 1)
 
     def forward(self, res4: Tensor) -> tuple[Tensor, Tensor]:
-        x = F.relu_(self.conv(res4))
+        x = conv_relu(self.conv, res4)
         return self.objectness_logits(x), self.anchor_deltas(x)
 
 
