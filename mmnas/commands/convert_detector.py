@@ -6,7 +6,7 @@ from pathlib import Path
 from mmnas.errors import ConfigError
 
 
-def add(commands) -> None:
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser of `python -m mmnas`."""
     parser = commands.add_parser(
         "convert-detector",

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmnas.errors import ConfigError
 
 
-def add(commands) -> None:
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser of `python -m mmnas`."""
     parser = commands.add_parser(
         "extract-features",
