@@ -14,11 +14,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser = commands.add_parser(
         "extract-features",
         help="extract region features from images with the bottom-up-attention detector",
-        description="Extract region features from images, as the published ones were: one .npz file for each "
-        "image, named after it. What OUT already holds is skipped: start an interrupted run again to resume it.",
+        description="Extract region features from images, as the published ones were: an .npz file for each image, "
+        "named after it, or one store for all. What OUT already holds is skipped: start an interrupted run again.",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="image files, folders, or patterns in quotes")
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write the .npz files to")
+    parser.add_argument(
+        "out", metavar="OUT", type=Path, help="folder for the .npz files, or NAME.features for a feature store"
+    )
     parser.add_argument(
         "--detector", required=True, type=Path, metavar="FILE",
         help="the detector's weights: .caffemodel, .pth, .pkl, pytorch_model.bin, or from convert-detector",

@@ -30,8 +30,10 @@ _LONGEST_ROW = 128 * 2**20  # bytes; 100 regions of 2048 numbers are 1.1 MB
 _LARGEST_SIDE = 100_000  # of an image, in pixels
 
 
-def read_tsv(path: PathLike, feature_size: int) -> Iterator[tuple[int, Regions]]:
+def read_tsv(path: PathLike, feature_size: int | None = None) -> Iterator[tuple[int, Regions]]:
     """Yield image id and regions of each row of a `.tsv` file, or of all in a `.zip`.
+
+    Without `feature_size`, features may be of any width.
 
     Raises DataError naming file and row for one that is damaged or cut: its base64, its number of boxes, the width
     of its features, or numbers that are not finite.
@@ -93,7 +95,7 @@ def _named(row: str) -> Iterator[None]:
         raise DataError(f"{row}: {exception}; copy the file again") from None
 
 
-def _image(row: bytes, feature_size: int) -> tuple[int, Regions]:
+def _image(row: bytes, feature_size: int | None) -> tuple[int, Regions]:
     """Return image id and regions of one row. Raises ValueError with the reason."""
     fields = row.rstrip(b"\r\n").split(b"\t")
     if len(fields) not in _COLUMNS:
@@ -126,14 +128,15 @@ def _number(values: dict[str, bytes], key: str, most: int) -> int:
     return int(text)
 
 
-def _array(values: dict[str, bytes], key: str, shape: tuple[int, int]) -> np.ndarray:
+def _array(values: dict[str, bytes], key: str, shape: tuple[int, int | None]) -> np.ndarray:
     try:
         content = base64.b64decode(values[key], validate=True)
     except ValueError:
         raise ValueError(f"{key} is not valid base64") from None
-    if len(content) != 4 * shape[0] * shape[1]:
-        raise ValueError(f"{key} holds {len(content)} bytes, expected {shape[0]} x {shape[1]} float32 numbers")
-    array = np.frombuffer(content, "<f4").reshape(shape)
+    rows, width = shape[0], shape[1] or max(1, len(content) // (4 * shape[0]))
+    if len(content) != 4 * rows * width:
+        raise ValueError(f"{key} holds {len(content)} bytes, expected {rows} x {width} float32 numbers")
+    array = np.frombuffer(content, "<f4").reshape(rows, width)
     if not np.isfinite(array).all():
         raise ValueError(f"{key} holds NaN or infinite values")
     return array

@@ -1,14 +1,11 @@
 """Region features of many images, written one by one, so that an interrupted run can go on."""
 
-import json
-import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,79 +15,13 @@ from tqdm import tqdm
 from mmnas.data.features import MAX_REGIONS, image_id_of
 from mmnas.detector.images import read_image
 from mmnas.detector.network import Detector
-from mmnas.detector.regions import Choice, DetectedRegions, describe_given, detect
+from mmnas.detector.regions import Choice, describe_given, detect
 from mmnas.detector.weights import read_weights
+from mmnas.detector.writers import STORE_ENDING, Settings, Writer, open_writer
 from mmnas.errors import ConfigError, DataError
-from mmnas.files import PathLike, read_json, replacing, write_json
 
-_LOGGER = logging.getLogger(__name__)
-SETTINGS_FILE = "detector.json"
-"""In a folder of features: which detector and settings made them."""
 # Features of the published weights on photographs: mean 0.50 to 0.84, and 24 to 39 % zeros, on ten real images.
 _USUAL_MEAN, _USUAL_ZEROS = (0.3, 1.2), (0.15, 0.6)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides about the features of an image; `detector` is the digest of the weights."""
-
-    detector: str
-    choice: Choice | None
-    """None: at given boxes."""
-    precision: str = "float32"
-
-
-class Writer(Protocol):
-    """Where regions go."""
-
-    def __contains__(self, name: str) -> bool:
-        """Whether the image file of that name is done."""
-
-    def add(self, name: str, image_id: int | None, regions: DetectedRegions) -> None:
-        """Write the regions of one image; an interruption leaves all of it or nothing."""
-
-
-class NpzWriter:
-    """Writes a folder of `<image file>.npz` in the published form, the first regions being the best."""
-
-    def __init__(self, folder: PathLike, settings: Settings) -> None:
-        """Make the folder, or go on in it. Raises DataError for a folder with features of other settings."""
-        self._folder, self._settings = Path(folder), asdict(settings)
-        path = self._folder / SETTINGS_FILE
-        if path.is_file():
-            before = read_json(path, "settings of features")
-            if before != self._settings:
-                raise DataError(
-                    f"{self._folder} holds features of other settings, {json.dumps(before)}, than these, "
-                    f"{json.dumps(self._settings)}; they must not be mixed: name another folder"
-                )
-        elif self._folder.is_dir() and any(self._folder.glob("*.npz")):
-            raise DataError(f"{self._folder} holds features of an unknown detector; name another folder")
-        else:
-            write_json(path, self._settings)
-
-    def __contains__(self, name: str) -> bool:
-        return self._path(name).is_file()
-
-    def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.npz"
-
-    def add(self, name: str, image_id: int | None, regions: DetectedRegions) -> None:
-        """Write one file, with classes and attributes (0-based, without background) beside the boxes."""
-        with replacing(self._path(name)) as temporary, open(temporary, "wb") as file:
-            np.savez(
-                file,
-                x=regions.features,
-                bbox=regions.boxes,
-                num_bbox=np.int64(len(regions.boxes)),
-                image_h=np.int64(regions.image_size[0]),
-                image_w=np.int64(regions.image_size[1]),
-                objects_id=regions.objects,
-                objects_conf=regions.object_scores,
-                attrs_id=regions.attributes,
-                attrs_conf=regions.attribute_scores,
-                detector=np.str_(json.dumps(self._settings)),
-            )
 
 
 @dataclass
@@ -140,6 +71,8 @@ def extract(job: Job, devices: Sequence[torch.device]) -> Outcome:
 
     Raises DataError for weights or a folder that cannot be used; an unreadable image only joins the list.
     """
+    if len(devices) > 1 and job.out.suffix == STORE_ENDING:
+        raise ConfigError(f"{job.out} is a store, which one process writes: name one --device, or write a folder")
     parts = [job.images[index :: len(devices)] for index in range(len(devices))]
     if len(devices) == 1:
         return _extract_part(job, devices[0], 0, parts[0])
@@ -159,13 +92,12 @@ def _extract_part(job: Job, device: torch.device, position: int, images: Sequenc
     """Extract the images of one process, `position` giving the line of its progress."""
     weights = read_weights(job.detector)
     settings = Settings(weights.digest, None if job.given_boxes else job.choice, job.precision)
-    writer = NpzWriter(job.out, settings)
     network = Detector.from_weights(weights.tensors, weights.anchors, job.precision == "bfloat16").to(device)
     del weights
-    todo = [path for path in images if path.name not in writer]
-    outcome = Outcome(skipped=len(images) - len(todo))
-    bar = tqdm(todo, desc=str(device), unit="image", position=position, smoothing=0.05, disable=not todo)
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with open_writer(job.out, settings) as writer, torch.backends.cudnn.flags(allow_tf32=False):
+        todo = [path for path in images if path.name not in writer]
+        outcome = Outcome(skipped=len(images) - len(todo))
+        bar = tqdm(todo, desc=str(device), unit="image", position=position, smoothing=0.05, disable=not todo)
         _extract_each(bar, network, writer, job, outcome)
     return outcome
 
@@ -178,11 +110,11 @@ def _extract_each(paths: Iterable[Path], network: Detector, writer: Writer, job:
                 regions = detect(network, image, job.choice)
             else:
                 regions = describe_given(network, image, read_boxes(job.given_boxes, path, image.shape))
+            writer.add(path.name, image_id_of(path.name), regions)
         except DataError as exception:
             reason = str(exception)
             outcome.unreadable.append(reason if reason.startswith(str(path)) else f"{path}: {reason}")
             continue
-        writer.add(path.name, image_id_of(path.name), regions)
         outcome.written += 1
         outcome.numbers += regions.features.size
         outcome.total += float(regions.features.sum(dtype=np.float64))

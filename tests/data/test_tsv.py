@@ -6,6 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
+from mmnas.data.store import FeatureStore
+from mmnas.data.store_writer import pack
 from mmnas.data.tsv import read_tsv
 from mmnas.errors import DataError
 
@@ -90,6 +92,17 @@ def test_a_later_row_is_named_and_those_before_it_are_read(tmp_path):
     assert next(rows)[0] == 42
     with pytest.raises(DataError, match="row 2"):
         next(rows)
+
+
+def test_tables_are_packed_into_a_store(tmp_path):
+    (tmp_path / "a.tsv").write_bytes(bottom_up() + lxmert().replace(b"42\t", b"43\t", 1))
+    header, count = pack([tmp_path / "a.tsv"], tmp_path / "a.features", feature_size=WIDTH)
+    assert count == 2 and header.finished
+    regions = FeatureStore(tmp_path / "a.features")[43]
+    assert np.array_equal(np.asarray(regions.features), features())
+    assert np.array_equal(regions.boxes, np.float32(BOXES)) and regions.image_size.tolist() == [40, 60]
+    with pytest.raises(DataError, match="image 42"):
+        pack([tmp_path / "a.tsv"], tmp_path / "b.features", feature_size=WIDTH + 1)
 
 
 def test_archives_that_are_damaged_or_empty(tmp_path):

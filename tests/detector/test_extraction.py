@@ -12,11 +12,13 @@ from PIL import Image
 
 from mmnas.__main__ import main
 from mmnas.data.features import NpzFolders, read_npz
+from mmnas.data.store import FeatureStore
+from mmnas.data.store_writer import verify
 from mmnas.detector import extraction
 from mmnas.detector.extraction import Outcome, parse_devices
 from mmnas.detector.regions import DetectedRegions, describe_given
 from mmnas.detector.weights import DetectorWeights
-from mmnas.errors import ConfigError
+from mmnas.errors import ConfigError, DataError
 
 NAMES = ["COCO_val2014_000000000042.jpg", "COCO_val2014_000000000043.jpg", "COCO_val2014_000000000044.jpg"]
 
@@ -91,6 +93,39 @@ def test_a_run_that_breaks_off_goes_on(quick, pictures, tmp_path, monkeypatch, c
     assert quick(pictures, tmp_path / "out") == 0
     assert "2 images extracted" in capsys.readouterr().out
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_straight_into_a_store(quick, pictures, tmp_path, capsys):
+    out = tmp_path / "vqa.features"
+    (pictures / "cat.jpg").write_bytes((pictures / NAMES[0]).read_bytes())
+    assert quick(pictures / NAMES[0], pictures / "cat.jpg", out) == 0
+    assert "needs an image number" in capsys.readouterr().err
+    assert quick(pictures, out) == 0
+    assert "2 images extracted" in capsys.readouterr().out
+    store = FeatureStore(out)
+    assert store.image_ids.tolist() == [42, 43, 44] and verify(out).finished
+    assert np.asarray(store[43].features).shape == (10, 2048)
+    assert json.loads(store.header.sources[1])["detector"] == "k36.pth"
+    assert quick(pictures, out, "--boxes=36") == 2
+    assert "the settings it was begun with" in capsys.readouterr().err
+    assert quick(pictures, out, "--device=cpu,cpu") == 2
+
+
+def test_an_interrupted_store_goes_on(quick, pictures, tmp_path, monkeypatch, capsys):
+    def stop(network, image, choice):
+        calls.append(image)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return few_regions(network, image, choice)
+
+    calls = []
+    monkeypatch.setattr(extraction, "detect", stop)
+    assert quick(pictures, tmp_path / "a.features") == 130
+    with pytest.raises(DataError, match="unfinished .1 images"):
+        FeatureStore(tmp_path / "a.features")
+    assert quick(pictures, tmp_path / "a.features") == 0
+    assert "2 images extracted" in capsys.readouterr().out
+    assert len(FeatureStore(tmp_path / "a.features")) == 3
 
 
 def test_unreadable_images_are_listed_and_stop_nothing(quick, pictures, tmp_path, capsys):
