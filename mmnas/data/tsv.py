@@ -18,7 +18,7 @@ import numpy as np
 from mmnas.data.features import BORDER, MAX_REGIONS, Regions, image_id_of
 from mmnas.errors import DataError
 from mmnas.files import PathLike
-from mmnas.typed import shown
+from mmnas.schema import shown
 
 _BOTTOM_UP = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
 _LXMERT = (

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from mmnas.errors import DataError
 from mmnas.files import PathLike
-from mmnas.typed import shown
+from mmnas.schema import shown
 
 MAX_PIXELS = 100_000_000
 ENDINGS = frozenset(".jpg .jpeg .jpe .png .bmp .gif .tif .tiff .webp .ppm .pgm .mpo".split())
