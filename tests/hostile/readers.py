@@ -54,10 +54,10 @@ READERS: dict[str, Reader] = {
     "checkpoint": Reader("torch", arrays.write_checkpoint, arrays.read_checkpoint),
     "released checkpoint": Reader("torch", arrays.write_published, arrays.read_published),
     "old released checkpoint": Reader("torch", arrays.write_old_published, arrays.read_published),
-    "caffemodel": Reader("padded", detector.write_caffe, detector.read_detector),
+    "caffemodel": Reader("bytes", detector.write_caffe, detector.read_detector),
     "detector pth": Reader("torch", detector.write_port, detector.read_detector),
     "detector pkl": Reader("pickle", detector.write_airsplay, detector.read_detector),
     "detector bin": Reader("torch", detector.write_hub, detector.read_detector),
-    "detector safetensors": Reader("padded", detector.write_converted, detector.read_detector),
+    "detector safetensors": Reader("bytes", detector.write_converted, detector.read_detector),
     "tsv": Reader("text", detector.write_table, detector.read_table),
 }
