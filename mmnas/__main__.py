@@ -14,7 +14,10 @@ from mmnas.errors import MMNasError, one_line
 from mmnas.version import __version__
 
 # The modules of `mmnas/commands`, in the order in which --help shows them.
-COMMANDS = "train demo make_world show_arch plot_search check_data check_submission pack_features".split()
+COMMANDS = """
+    train demo make_world show_arch plot_search check_data check_submission pack_features extract_features
+    convert_detector
+""".split()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,8 +9,8 @@ from tests.stand_in import ROOT
 
 # The rooms, from the bottom up; each may import those before it.
 ROOMS = """
-    version errors schema files paths plain_yaml config configs genotype batch boxes text metrics data models tasks
-    engine search run predict mmnas demo commands __main__
+    version errors schema files paths plain_yaml config configs genotype batch boxes text metrics data models
+    detector tasks engine search run predict mmnas demo commands __main__
 """.split()
 TORCHLESS = (
     "version",

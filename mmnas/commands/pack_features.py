@@ -14,10 +14,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "pack-features",
         help="pack region features into one store for --FEAT_PATH",
         usage="%(prog)s SRC... OUT [options], or %(prog)s --verify OUT",
-        description="Pack folders of .npz files, or .tar.gz archives as downloaded, into one store. An interrupted "
-        "run resumes when started again. The kind of features (x, or fc7 and pool5) is detected.",
+        description="Pack folders of .npz files, archives (.tar.gz) or .tsv tables as downloaded into one store. "
+        "An interrupted run resumes when started again. The kind of features (x, or fc7 and pool5) is detected.",
     )
-    parser.add_argument("sources", nargs="*", metavar="SRC", help="a folder, an archive or an .npz file")
+    sources = "a folder, .tar.gz, .npz, .tsv, or .zip of .tsv files"
+    parser.add_argument("sources", nargs="*", metavar="SRC", help=sources)
     parser.add_argument("out", metavar="OUT", help="the folder of the store, such as data/vqa.features")
     parser.add_argument("--dtype", choices=_DTYPES, default=_DTYPES[0], help="default: %(default)s")
     parser.add_argument("--feature-size", type=int, help="default: 2048 for x, 3072 for fc7 and pool5")

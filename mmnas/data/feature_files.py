@@ -1,4 +1,4 @@
-"""The npz files of region features in folders and in archives as downloaded, one after the other.
+"""The npz files of region features in folders and in archives as downloaded, or rows of tables, one by one.
 
 An archive is read as a stream: nothing is unpacked to the disk, and what is not asked for is passed over.
 """
@@ -13,10 +13,15 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from mmnas.data.features import image_id_of
+import numpy as np
+
+from mmnas.data.features import Regions, image_id_of
+from mmnas.data.tsv import read_tsv
 from mmnas.errors import DataError
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz")
+TABLES = (".tsv", ".zip")
+"""A .zip is one of .tsv files."""
 # Far above any real file (100 regions of 3072 floats are 1.2 MB); a member is held in memory.
 _LARGEST_MEMBER = 256 * 2**20
 _GZIP = b"\x1f\x8b"
@@ -47,8 +52,8 @@ def feature_files(source: Path) -> Iterator[FeatureFile]:
 
 
 def count_files(source: Path) -> int | None:
-    """Return the number of npz files in a folder; None for an archive, which would have to be read."""
-    return None if source.name.endswith(ARCHIVES) else sum(1 for _ in _files(source))
+    """Return the number of npz files in a folder; None for archives and tables, which would have to be read."""
+    return None if source.name.endswith((*ARCHIVES, *TABLES)) else sum(1 for _ in _files(source))
 
 
 def _files(source: Path) -> Iterator[FeatureFile]:
@@ -58,8 +63,10 @@ def _files(source: Path) -> Iterator[FeatureFile]:
         raise DataError(f"region features not found: {source}; name a folder, an .npz file or an archive")
     if source.name.endswith(ARCHIVES):
         return _archive_files(source)
+    if source.suffix in TABLES:
+        return _table_rows(source)
     if source.suffix != ".npz":
-        raise DataError(f"{source} is no folder, .npz file or archive ({', '.join(ARCHIVES)})")
+        raise DataError(f"{source} is no folder, .npz file or archive ({', '.join((*ARCHIVES, *TABLES))})")
     return _folder_files([source])
 
 
@@ -68,6 +75,20 @@ def _folder_files(paths: list[Path]) -> Iterator[FeatureFile]:
         image_id = _image_id(path.name)
         if image_id is not None:
             yield FeatureFile(str(path), image_id, partial(_open, path))
+
+
+def _table_rows(source: Path) -> Iterator[FeatureFile]:
+    for image_id, regions in read_tsv(source):
+        yield FeatureFile(f"{source}, image {image_id}", image_id, partial(as_npz, regions))
+
+
+def as_npz(regions: Regions) -> BinaryIO:
+    """Return an open npz file, in memory, of one image's regions."""
+    height, width = regions.image_size
+    stream = io.BytesIO()
+    np.savez(stream, x=regions.features, bbox=regions.boxes, image_h=height, image_w=width)
+    stream.seek(0)
+    return stream
 
 
 def _open(path: Path) -> BinaryIO:

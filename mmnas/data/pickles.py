@@ -7,7 +7,7 @@ program: its instructions are read first, and those by which a small file claims
 import io
 import pickle
 import pickletools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mmnas.errors import DataError
@@ -27,22 +27,29 @@ class _RefusedError(Exception):
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """An unpickler that knows no class: lists, tuples, dicts, sets, numbers and strings need none."""
+    """An unpickler that knows no class but `classes`: lists, tuples, dicts, sets, numbers and strings need none."""
+
+    classes: Mapping[str, Callable[..., Any]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" in self.classes:
+            return self.classes[f"{module}.{name}"]
         asked = f"{module[:60]}.{name[:60]}".encode("unicode_escape").decode()
         raise _RefusedError(f"asks for {asked}: nothing in it was run")
 
 
-def read_plain_pickle(path: PathLike, what: str = "file") -> Any:
+def read_plain_pickle(
+    path: PathLike, what: str = "file", classes: Mapping[str, Callable[..., Any]] | None = None
+) -> Any:
     """Return the value pickled in `path`; `what` names the kind of file in the message.
 
+    `classes` maps dotted names that the file may ask for, such as numpy.ndarray, to harmless classes of our own.
     Strings of Python 2 are decoded as UTF-8 or, where that fails, as Latin-1. Raises DataError when the file is
     missing or damaged, names any class or function, which the message repeats, or holds more than its size allows.
     """
     content = read_bytes(path, what)
     try:
-        return _load(content)
+        return _load(content, classes or {})
     except _RefusedError as exception:
         raise DataError(f"{path} {exception}; a {what} holds plain values only: get the original file") from None
     except Exception as exception:  # pickle raises many kinds for damaged bytes
@@ -51,15 +58,21 @@ def read_plain_pickle(path: PathLike, what: str = "file") -> Any:
         ) from None
 
 
-def _load(content: bytes) -> Any:
+def _load(content: bytes, classes: Mapping[str, Callable[..., Any]]) -> Any:
     _check_instructions(content)
     try:
-        value = _PlainUnpickler(io.BytesIO(content), encoding="utf-8").load()
+        value = _unpickled(content, "utf-8", classes)
     except UnicodeDecodeError:
-        value = _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
+        value = _unpickled(content, "latin1", classes)
     if unfolds_beyond(value, len(content)):
         raise _RefusedError("repeats its own content without end")
     return value
+
+
+def _unpickled(content: bytes, encoding: str, classes: Mapping[str, Callable[..., Any]]) -> Any:
+    unpickler = _PlainUnpickler(io.BytesIO(content), encoding=encoding)
+    unpickler.classes = classes
+    return unpickler.load()
 
 
 def _check_instructions(content: bytes) -> None:

@@ -52,6 +52,10 @@ class Header(msgspec.Struct, frozen=True):
         return {FEATURES: self.regions * row, BOXES: self.regions * 16, INDEX: self.images * ENTRY.itemsize}
 
 
+EXTRACTED = "extract-features"
+"""The first source of a store that was not packed from files; the second holds the settings as JSON."""
+
+
 class StoredFeatures:
     """The features (K, D) of one image in a store, read when NumPy asks for them or by `read_into`."""
 
@@ -206,6 +210,8 @@ def require_sizes(path: Path, header: Header, or_longer: bool = False) -> None:
 
 def pack_command(path: Path, header: Header) -> str:
     """Return the command that packs a store."""
+    if header.sources[:1] == (EXTRACTED,):
+        return "extract-features with the detector and the settings it was begun with"
     words = [*header.sources, str(path), "--dtype", header.dtype, "--feature-size", str(header.feature_size)]
     command = "python -m mmnas pack-features " + shlex.join(words)
     return command if command.isprintable() and len(command) < 1500 else "the command it was begun with"

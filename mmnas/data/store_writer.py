@@ -120,6 +120,10 @@ class StoreWriter:
         for name, size in self.header.file_sizes().items():
             self._files[name].truncate(size)
 
+    def __contains__(self, image_id: int) -> bool:
+        """Whether a former run added the image."""
+        return image_id in self._packed
+
     def add(self, file: FeatureFile) -> None:
         """Add an image unless a former run did. Raises DataError when another file has the same image."""
         if file.image_id in self._names:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.hostile import reading_arrays as arrays
+from tests.hostile import reading_detector as detector
 from tests.hostile import reading_texts as texts
 
 
@@ -53,4 +54,10 @@ READERS: dict[str, Reader] = {
     "checkpoint": Reader("torch", arrays.write_checkpoint, arrays.read_checkpoint),
     "released checkpoint": Reader("torch", arrays.write_published, arrays.read_published),
     "old released checkpoint": Reader("torch", arrays.write_old_published, arrays.read_published),
+    "caffemodel": Reader("bytes", detector.write_caffe, detector.read_detector),
+    "detector pth": Reader("torch", detector.write_port, detector.read_detector),
+    "detector pkl": Reader("pickle", detector.write_airsplay, detector.read_detector),
+    "detector bin": Reader("torch", detector.write_hub, detector.read_detector),
+    "detector safetensors": Reader("bytes", detector.write_converted, detector.read_detector),
+    "tsv": Reader("text", detector.write_table, detector.read_table),
 }

@@ -1,0 +1,89 @@
+"""Image files of any common kind, decoded to the pixels that the detector reads.
+
+As OpenCV does for the published features: turned upright by EXIF, gray and palettes to color, transparency left
+out, 16 bits cut to 8. Of an animation, the first picture is taken.
+"""
+
+import glob
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mmnas.errors import DataError
+from mmnas.files import PathLike
+from mmnas.schema import shown
+
+MAX_PIXELS = 100_000_000
+ENDINGS = frozenset(".jpg .jpeg .jpe .png .bmp .gif .tif .tiff .webp .ppm .pgm .mpo".split())
+# No other reader of Pillow's is ever called: some start programs, such as Ghostscript. JPEG includes MPO.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+
+
+def find_images(sources: Sequence[PathLike]) -> list[Path]:
+    """Return the image files that names, globs and folders (searched to the bottom) stand for, each once, in order.
+
+    Raises DataError for a source without images, and for two images of one name, whose features would get the
+    same name.
+    """
+    found: dict[str, Path] = {}
+    for source in sources:
+        paths = _files(Path(source))
+        if not paths:
+            raise DataError(f"no images in {source}; name image files, folders of them or a pattern in quotes")
+        for path in paths:
+            other = found.setdefault(path.name, path)
+            if other.resolve() != path.resolve():
+                raise DataError(f"{other} and {path} have one name, and so would their features; use two folders")
+    return list(found.values())
+
+
+def _files(source: Path) -> list[Path]:
+    if source.is_dir():
+        inside = (path for path in source.rglob("*") if path.suffix.lower() in ENDINGS)
+        return sorted(path for path in inside if path.is_file() and not path.name.startswith("."))
+    if source.exists() or not glob.has_magic(str(source)):
+        return [source]  # a missing file is listed with those that cannot be read
+    return [path for name in sorted(glob.glob(str(source), recursive=True)) if (path := Path(name)).is_file()]
+
+
+def read_image(path: PathLike) -> np.ndarray:
+    """Return an image as (height, width, 3) uint8, blue first.
+
+    Raises DataError, with the reason in one line, for a file that is no image of a known kind, is damaged, or has
+    more than `MAX_PIXELS`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of what is decided here
+            with Image.open(path, formats=_FORMATS) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise DataError(f"{width} x {height} pixels are more than {MAX_PIXELS}; reduce the image")
+                pixels = np.asarray(_in_color(ImageOps.exif_transpose(image)))  # (height, width, 3), red first
+    except DataError as exception:
+        raise DataError(f"{path}: {exception}") from None
+    except Exception as exception:  # Pillow raises many kinds for damaged bytes
+        raise DataError(f"{path}: {_reason(exception)}") from None
+    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def _reason(exception: Exception) -> str:
+    if isinstance(exception, Image.UnidentifiedImageError):
+        return f"no image in one of the formats {', '.join(_FORMATS)}, or damaged"
+    if isinstance(exception, OSError) and exception.strerror:
+        return exception.strerror
+    return f"cannot be decoded: {shown(str(exception) or type(exception).__name__)[1:-1]}"
+
+
+def _in_color(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise DataError("its pixels are fractions, whose black and white are unknown; save it with 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise DataError("its pixels have 32 bits; save it with 8 or 16 bits")
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    return image.convert("RGB")
