@@ -20,6 +20,8 @@ from unittest import mock
 
 import numpy as np
 
+from mmnas.data.features import Regions
+
 # Questions of each split and the largest number of images that they are about.
 QUESTIONS = {"train": 443_757, "val": 214_354, "test": 447_793, "vg": 485_000}
 IMAGES = {"train": 82_783, "val": 40_504, "test": 81_434, "vg": 51_208}
@@ -35,6 +37,10 @@ class AllImages:
 
     def __contains__(self, image_id: int) -> bool:
         return True
+
+    def __getitem__(self, image_id: int) -> Regions:
+        box = np.array([[0, 0, 1, 1]], np.float32)
+        return Regions(np.zeros((1, 2048), np.float32), box, np.array([2, 2], np.float32))
 
     def describe(self) -> str:
         """Return what stands for the folders."""
