@@ -36,14 +36,14 @@ def decode_boxes(proposals: Tensor, offsets: Tensor) -> Tensor:
     return torch.cat([centers - half_sizes, centers + half_sizes], dim=-1)
 
 
-def normalise_offsets(offsets: Tensor) -> Tensor:
+def normalize_offsets(offsets: Tensor) -> Tensor:
     """Return the targets of the regression head: offsets (..., 4) divided by `OFFSET_STDS`."""
     return offsets / offsets.new_tensor(OFFSET_STDS)
 
 
-def unnormalise_offsets(normalised: Tensor) -> Tensor:
+def unnormalize_offsets(normalized: Tensor) -> Tensor:
     """Return the offsets that the regression head predicts: its output (..., 4) times `OFFSET_STDS`."""
-    return normalised * normalised.new_tensor(OFFSET_STDS)
+    return normalized * normalized.new_tensor(OFFSET_STDS)
 
 
 def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:

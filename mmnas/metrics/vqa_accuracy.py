@@ -94,7 +94,7 @@ def _most_frequent(counts: Counter[str]) -> str:
 
 
 def _official(prediction: str, answers: Sequence[str]) -> tuple[str, list[str]]:
-    """What the evaluation server compares: after one unanimous answer nothing is normalised."""
+    """What the evaluation server compares: after one unanimous answer nothing is normalized."""
     prediction, answers = trim(prediction), [trim(answer) for answer in answers]
     if len(set(answers)) == 1:
         return prediction, answers

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmnas.batch import Batch
 from mmnas.boxes import pairwise_iou
-from mmnas.boxes.geometry import encode_boxes, normalise_offsets
+from mmnas.boxes.geometry import encode_boxes, normalize_offsets
 from mmnas.metrics.grounding import CORRECT_IOU
 
 LOSSES = ("kld", "bce")
@@ -36,7 +36,7 @@ def grounding_targets(boxes: np.ndarray, reference: np.ndarray, loss: str) -> di
     else:
         kept = np.where(matches, ious, np.float32(0))
         scores = kept / (kept.sum() + np.float32(1e-8))
-    offsets = normalise_offsets(encode_boxes(torch.from_numpy(boxes), torch.from_numpy(reference)))
+    offsets = normalize_offsets(encode_boxes(torch.from_numpy(boxes), torch.from_numpy(reference)))
     return {
         "region_scores": scores,
         "region_matches": matches,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmnas.batch import Batch
 from mmnas.boxes import nms, pairwise_iou
-from mmnas.boxes.geometry import clip_boxes, decode_boxes, paired_iou, unnormalise_offsets
+from mmnas.boxes.geometry import clip_boxes, decode_boxes, paired_iou, unnormalize_offsets
 from mmnas.config import FEATURE_SIZE, Config, DataConfig
 from mmnas.data import refs
 from mmnas.data.features import Regions, RegionSource
@@ -140,7 +140,7 @@ class VGDTask(Task):
         With references in the batch, records also hold the IoU of the box and the quality of the regions.
         """
         scores, offsets = model(batch)  # (B, N), (B, N, 4)
-        moved = decode_boxes(batch["boxes"], unnormalise_offsets(offsets.float()))
+        moved = decode_boxes(batch["boxes"], unnormalize_offsets(offsets.float()))
         boxes = clip_boxes(moved, batch["image_sizes"][:, None])  # (B, N, 4)
         best = scores.argmax(dim=1)  # (B,)
         rows = torch.arange(len(best), device=best.device)

@@ -13,9 +13,9 @@ from mmnas.boxes.geometry import (
     clip_boxes,
     decode_boxes,
     encode_boxes,
-    normalise_offsets,
+    normalize_offsets,
     paired_iou,
-    unnormalise_offsets,
+    unnormalize_offsets,
 )
 
 PARITY = json.loads((Path(__file__).parents[1] / "parity" / "boxes.json").read_text())
@@ -76,8 +76,8 @@ def test_encode_is_finite_on_zero_padding():
 
 def test_normalising_is_undone():
     offsets = torch.tensor([[0.1, 0.2, 0.2, -0.4]])
-    assert_close(normalise_offsets(offsets), torch.tensor([[1.0, 2.0, 1.0, -2.0]]))
-    assert_close(unnormalise_offsets(normalise_offsets(offsets)), offsets)
+    assert_close(normalize_offsets(offsets), torch.tensor([[1.0, 2.0, 1.0, -2.0]]))
+    assert_close(unnormalize_offsets(normalize_offsets(offsets)), offsets)
 
 
 def test_clip_by_hand_per_image():
@@ -108,5 +108,5 @@ def test_paired_iou_equals_the_diagonal_of_the_pairwise_one(dtype):
 
 def test_gradients_reach_the_offsets():
     offsets = torch.zeros(3, 4, requires_grad=True)
-    decode_boxes(torch.tensor([0.0, 0.0, 9.0, 9.0]), unnormalise_offsets(offsets)).square().sum().backward()
+    decode_boxes(torch.tensor([0.0, 0.0, 9.0, 9.0]), unnormalize_offsets(offsets)).square().sum().backward()
     assert (offsets.grad != 0).all()

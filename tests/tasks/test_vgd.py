@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmnas.batch import collate
-from mmnas.boxes.geometry import encode_boxes, normalise_offsets
+from mmnas.boxes.geometry import encode_boxes, normalize_offsets
 from mmnas.config import DataConfig, load_config
 from mmnas.data.features import Regions
 from mmnas.data.refs import Expression
@@ -194,7 +194,7 @@ def test_the_best_region_is_moved_and_clipped():
     logits = torch.full((3, 6), -5.0).masked_fill(~batch["region_mask"], -1e9)
     logits[0, 1], logits[1, 0], logits[2, 1] = 3, 2, 1
     offsets = torch.zeros(3, 6, 4)
-    offsets[0] = normalise_offsets(encode_boxes(torch.from_numpy(BOXES), torch.from_numpy(REFERENCE)))
+    offsets[0] = normalize_offsets(encode_boxes(torch.from_numpy(BOXES), torch.from_numpy(REFERENCE)))
     offsets[2, 1] = torch.tensor([100.0, 100, 5, 5])  # far out of the 300 x 200 image
     records = predicted(logits.log_softmax(1), offsets)
     assert [record["index"] for record in records] == [0, 1, 2]
