@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from mmnas.data.vqa_json import read_annotations, require_annotations
+from mmnas.demo.prior import prior_accuracy
 from mmnas.demo.world import write_world
 from mmnas.errors import ConfigError
 from mmnas.files import read_json
 from mmnas.genotype import read_genotypes
-from mmnas.metrics.vqa_accuracy import prior_accuracy
 from mmnas.paths import RunPaths
 
 DATA, LOGS = Path("data/demo"), Path("logs")

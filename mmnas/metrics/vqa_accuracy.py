@@ -4,7 +4,7 @@ An answer scores the mean, over the leave-one-out sets of the annotators' answer
 (Antol et al., "VQA: Visual Question Answering", ICCV 2015). All figures are percent, unrounded.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -29,10 +29,6 @@ class Annotated(Protocol):
     @property
     def answer_type(self) -> str:
         """One of "yes/no", "number" and "other"."""
-
-    @property
-    def multiple_choice_answer(self) -> str:
-        """The annotators' most frequent answer; only the prior reads it."""
 
     @property
     def answers(self) -> Sequence[str]:
@@ -66,33 +62,6 @@ def vqa_accuracy(
     }
 
 
-def prior_accuracy(
-    train_annotations: Iterable[Annotated], annotations: Iterable[Annotated], form: str = "official"
-) -> dict[str, Any]:
-    """Score the baseline that looks at neither image nor words: each question type's usual answer.
-
-    The most frequent `multiple_choice_answer` of the type in `train_annotations` (the first seen among
-    equals), or of all of them for a type not seen there. Returns what `vqa_accuracy` returns.
-    """
-    overall: Counter[str] = Counter()
-    by_type: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for annotation in train_annotations:
-        overall[annotation.multiple_choice_answer] += 1
-        by_type[annotation.question_type][annotation.multiple_choice_answer] += 1
-    if not overall:
-        raise DataError("no training annotations to take the usual answers from: give those of a split")
-    usual = {question_type: _most_frequent(counts) for question_type, counts in by_type.items()}
-    fallback = _most_frequent(overall)
-    annotations = list(annotations)
-    predictions = {a.question_id: usual.get(a.question_type, fallback) for a in annotations}
-    return vqa_accuracy(predictions, annotations, form)
-
-
-def _most_frequent(counts: Counter[str]) -> str:
-    """The first seen among equals."""
-    return max(counts, key=counts.__getitem__)
-
-
 def _official(prediction: str, answers: Sequence[str]) -> tuple[str, list[str]]:
     """What the evaluation server compares: after one unanimous answer nothing is normalized."""
     prediction, answers = trim(prediction), [trim(answer) for answer in answers]
@@ -122,18 +91,18 @@ def _mean(scores: Iterable[float]) -> float:
 
 def _check_questions(predictions: Mapping[int, str], annotations: Sequence[Annotated]) -> None:
     """Raise DataError unless `predictions` and `annotations` are of the same, non-empty, set of questions."""
-    annotated = {annotation.question_id for annotation in annotations}
+    annotated = [annotation.question_id for annotation in annotations]
     if not annotated:
         raise DataError("no annotations to score against: give those of the split that was predicted")
-    missing = [a.question_id for a in annotations if a.question_id not in predictions]
+    missing = [number for number in annotated if number not in predictions]
     if missing:
-        raise DataError(
-            f"no prediction for question {missing[0]} ({len(missing)} of {len(annotated)} questions lack "
-            "one): predict every question of the split"
-        )
-    foreign = [question_id for question_id in predictions if question_id not in annotated]
+        count = f"{len(missing)} of {len(annotated)} questions lack one"
+        raise DataError(f"no prediction for question {missing[0]} ({count}): predict every question of the split")
+    known = set(annotated)
+    foreign = [number for number in predictions if number not in known]
     if foreign:
+        count = f"{len(foreign)} such of {len(predictions)}"
         raise DataError(
-            f"a prediction for question {foreign[0]}, which has no annotation ({len(foreign)} such of "
-            f"{len(predictions)}): score against the split that was predicted"
+            f"a prediction for question {foreign[0]}, which has no annotation ({count}): "
+            "score against the split that was predicted"
         )

@@ -7,11 +7,9 @@ them: they see a `Task`, its data sets and batches.
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
-import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
@@ -25,40 +23,11 @@ from mmnas.models.network import MMNasNet, build_network
 from mmnas.models.operations import Sizes
 from mmnas.schema import require_one_of
 from mmnas.tasks.report import Report
+from mmnas.tasks.result import Record, Result, Tools
 from mmnas.text.vocabulary import Vocabulary
 from mmnas.text.word_vectors import word_vectors
 
 log = logging.getLogger(__name__)
-
-Record = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What scoring a split gave; figures are empty where the split has no references."""
-
-    predictions: list[Record]
-    """The rows of the result file."""
-    summary: dict[str, float]
-    """The figures to show."""
-    metrics: dict[str, Any]
-    """All figures."""
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    """Written next to the result file, under their names."""
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What the engine lends a task: its rank among the processes, exchange with them, loading, progress."""
-
-    rank: int
-    processes: int
-    gather: Callable[[list[Any]], list[Any]]
-    """Return the rows of all processes, those of rank 0 first."""
-    progress: Callable[..., Any]
-    """`progress(items, title)`: the items behind a progress bar."""
-    load: Callable[[SizedDataset, Sequence[list[int]], str], Iterable[Batch]]
-    """`load(dataset, batches, title)`: batches of the listed samples, behind a progress bar."""
 
 
 def weight_samples(count: int) -> int:

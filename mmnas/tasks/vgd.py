@@ -224,10 +224,5 @@ def _best_boxes(boxes: Tensor, scores: Tensor, mask: Tensor) -> list[list[Record
 
 def _row(prediction: Record, expression: Expression) -> Record:
     """Return what the result file says of one expression."""
-    return {
-        "image_id": expression.image_id,
-        "ref_id": expression.ref_id,
-        "sent_id": expression.sent_id,
-        "tokens": expression.tokens,
-        **{key: prediction[key] for key in ("box", "score", "iou", "best")},
-    }
+    said = {key: getattr(expression, key) for key in ("image_id", "ref_id", "sent_id", "tokens")}
+    return {**said, **{key: prediction[key] for key in ("box", "score", "iou", "best")}}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmnas.errors import ConfigError, DataError
-from mmnas.metrics.vqa_accuracy import FORMS, prior_accuracy, vqa_accuracy
+from mmnas.metrics.vqa_accuracy import FORMS, vqa_accuracy
 
 PARITY = json.loads((Path(__file__).parents[1] / "parity" / "vqa_metric.json").read_text(encoding="utf-8"))
 
@@ -16,7 +16,6 @@ class Annotated:
     answers: tuple[str, ...]
     question_type: str = "what is"
     answer_type: str = "other"
-    multiple_choice_answer: str = ""
 
 
 def parity_annotations():
@@ -106,29 +105,3 @@ def test_nothing_to_score_is_an_error():
 def test_an_unknown_form_is_an_error_that_lists_the_forms():
     with pytest.raises(ConfigError, match="'server': choose one of official, published"):
         vqa_accuracy({}, [], "server")
-
-
-def train_annotations():
-    usual = [("is", "no"), ("is", "yes"), ("is", "yes"), ("how many", "2"), ("how many", "3"), ("is", "no")]
-    return [Annotated(n, (), kind, "", answer) for n, (kind, answer) in enumerate(usual)]
-
-
-def test_prior_gives_each_type_its_usual_answer_and_unseen_types_the_overall_one():
-    annotations = [
-        Annotated(1, ("no",) * 10, "is"),  # "no" and "yes" tie: the first seen, "no"
-        Annotated(2, ("yes",) * 10, "is"),
-        Annotated(3, ("3",) * 8 + ("2",) * 2, "how many"),
-        Annotated(4, ("no",) * 3 + ("red",) * 7, "what"),
-    ]
-    result = prior_accuracy(iter(train_annotations()), iter(annotations))
-    assert result["question"] == {1: 100, 2: 0, 3: 60, 4: 90}
-    assert result["overall"] == 62.5
-
-
-def test_prior_takes_the_form_and_needs_training_annotations():
-    two = [Annotated(1, (), "how many", "", "two")]
-    annotations = [Annotated(2, ("2",) * 10, "how many")]
-    assert prior_accuracy(two, annotations, "official")["overall"] == 0
-    assert prior_accuracy(two, annotations, "published")["overall"] == 100
-    with pytest.raises(DataError, match="no training annotations"):
-        prior_accuracy([], annotations)
