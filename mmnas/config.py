@@ -68,6 +68,7 @@ class DataConfig(Section, frozen=True):
     dataset: Annotated[Text, doc("data set")] = ""
     protocol: Annotated[Text, doc("images scored against each other; if omitted, as --DATASET is")] = ""
     feature_kind: Annotated[Text, doc("kind of region features")] = ""
+    metric: Annotated[Text, doc("VQA accuracy, or exact match for data with fewer than ten answers")] = "vqa"
 
 
 class TrainingConfig(Section, frozen=True):

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from mmnas.errors import ConfigError, DataError
-from mmnas.files import Int64, read_bytes, read_json
+from mmnas.files import Int64, read_bytes, read_json, write_json
 
 
 class Entry(msgspec.Struct):
@@ -97,3 +97,11 @@ def test_infinite_numbers_are_refused_where_they_are_kept(path):
         path.write_text(text)
         with pytest.raises(DataError, match="out of range"):
             read_json(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_json_lacks_are_never_written(path, value):
+    path.write_text("1")
+    with pytest.raises(DataError, match=r"file\.json is not written: it would hold NaN or an infinite number"):
+        write_json(path, [{"box": [0.0, value]}])
+    assert path.read_text() == "1" and [file.name for file in path.parent.iterdir()] == [path.name]

@@ -13,6 +13,10 @@ from mmnas.text.answers import normalize_for_metric, normalize_punctuation, trim
 
 #: "official" is today's evaluation server; "published" is the code of the paper, of MCAN and of OpenVQA.
 FORMS = ("official", "published")
+#: A form for data with fewer annotators: an answer that equals any of theirs, once normalized, scores 100.
+EXACT = "exact"
+#: The annotators of a question for whom VQA accuracy was made.
+ANSWERS = 10
 
 
 class Annotated(Protocol):
@@ -38,26 +42,26 @@ class Annotated(Protocol):
 def vqa_accuracy(
     predictions: Mapping[int, str], annotations: Iterable[Annotated], form: str = "official"
 ) -> dict[str, Any]:
-    """Score `predictions` (question id -> answer) in one of `FORMS`.
+    """Score `predictions` (question id -> answer) in one of `FORMS`, or by `EXACT` match.
 
-    Returns percents: `overall`, and the dicts `answer_type`, `question_type` (by name) and `question` (by
-    id). Raises DataError unless exactly the annotated questions are predicted.
+    Returns percents: `overall`, and the dicts `answer_type`, `question_type` (by name, those that have one) and
+    `question` (by id). Raises DataError unless exactly the annotated questions are predicted.
     """
-    if form not in FORMS:
-        raise ConfigError(f"unknown form of VQA accuracy {form!r}: choose one of {', '.join(FORMS)}")
+    if form not in _COMPARED:
+        raise ConfigError(f"unknown form of VQA accuracy {form!r}: choose one of {', '.join(_COMPARED)}")
     annotations = list(annotations)
     _check_questions(predictions, annotations)
-    compared = _official if form == "official" else _published
+    score_of = _exact_match if form == EXACT else _score
     question, answer_type, question_type = {}, defaultdict(list), defaultdict(list)
     for annotation in annotations:
-        score = _score(*compared(predictions[annotation.question_id], annotation.answers))
+        score = score_of(*_COMPARED[form](predictions[annotation.question_id], annotation.answers))
         question[annotation.question_id] = score
         answer_type[annotation.answer_type].append(score)
         question_type[annotation.question_type].append(score)
     return {
         "overall": _mean(question.values()),
-        "answer_type": {name: _mean(scores) for name, scores in answer_type.items()},
-        "question_type": {name: _mean(scores) for name, scores in question_type.items()},
+        "answer_type": {name: _mean(scores) for name, scores in answer_type.items() if name.strip()},
+        "question_type": {name: _mean(scores) for name, scores in question_type.items() if name.strip()},
         "question": question,
     }
 
@@ -67,7 +71,7 @@ def _official(prediction: str, answers: Sequence[str]) -> tuple[str, list[str]]:
     prediction, answers = trim(prediction), [trim(answer) for answer in answers]
     if len(set(answers)) == 1:
         return prediction, answers
-    return normalize_for_metric(prediction), [normalize_for_metric(answer) for answer in answers]
+    return _normalized(prediction, answers)
 
 
 def _published(prediction: str, answers: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -75,6 +79,17 @@ def _published(prediction: str, answers: Sequence[str]) -> tuple[str, Sequence[s
     if len(set(answers)) > 1:
         answers = [normalize_punctuation(answer) for answer in answers]
     return normalize_for_metric(prediction), answers
+
+
+def _normalized(prediction: str, answers: Sequence[str]) -> tuple[str, list[str]]:
+    return normalize_for_metric(prediction), [normalize_for_metric(answer) for answer in answers]
+
+
+_COMPARED = {"official": _official, "published": _published, EXACT: _normalized}
+
+
+def _exact_match(prediction: str, answers: Sequence[str]) -> float:
+    return 100.0 * (prediction in answers)
 
 
 def _score(prediction: str, answers: Sequence[str]) -> float:

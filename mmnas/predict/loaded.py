@@ -110,6 +110,7 @@ def load(checkpoint_path: PathLike, device: str = "cpu") -> LoadedModel:
     config, genotype = settings_of(path, checkpoint)
     task = task_named(config.task)(config)
     task.use_vocabularies(checkpoint.vocabularies)
+    task.weights = str(path)
     build = partial(task.build_model, genotype, pretrained_words=False)
     model = network_with(build, checkpoint, path, task.explain_misfit)
     if torch.device(device).type == "cpu":

@@ -188,7 +188,7 @@ def _from_checkpoint(
             )
     if tuning:
         new = _configuration(task, request, trained.size, task.splits[0], request.default_version)
-        return replace(new, model=trained.model, data=trained.data), genotype
+        return replace(new, model=asked.model, data=asked.data), genotype
     return task.settle(asked), genotype
 
 

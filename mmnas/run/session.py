@@ -77,6 +77,7 @@ def prepare(task: Task, plan: Plan) -> MMNasNet:
         task.vocabularies = task.build_vocabularies()
     if plan.source is None:
         return task.build_model(plan.genotype, pretrained_words=True)
+    task.weights = str(plan.source.path)
     build = partial(task.build_model, plan.genotype, pretrained_words=False)
     return network_with(build, plan.source.content, plan.source.path, task.explain_misfit)
 

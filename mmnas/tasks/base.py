@@ -61,13 +61,17 @@ class Task(ABC):
     def __init__(self, config: Config) -> None:
         self.config = config
         self.vocabularies: dict[str, list[str]] = {}
+        self.weights = "the network"
+        """What predicts, for messages: the path of a checkpoint, if there is one."""
 
     @classmethod
     def settle(cls, config: Config) -> Config:
-        """Complete the configuration of a new run. Raises `ConfigError` for a value not in `choices`."""
+        """Complete the configuration of a new run. Raises `ConfigError` for an unknown value."""
         for key, valid in cls.choices.items():
             section, name = key.split(".")
             require_one_of(key, getattr(getattr(config, section), name), valid)
+        for split in config.training.split_base_lr:
+            require_one_of("training.split_base_lr: the split", split, cls.splits)
         return config
 
     @property
@@ -210,6 +214,16 @@ class Task(ABC):
     @abstractmethod
     def predict(self, model: nn.Module, batch: Batch) -> list[Record]:
         """Run the model in evaluation mode; return one record per sample with its `index`."""
+
+    def require_finite(self, batch: Batch, *outputs: Tensor) -> None:
+        """Raise `DataError` unless all numbers of the outputs (B, ...) are finite: `predict` uses no other."""
+        for output in outputs:
+            damaged = ~output.isfinite().flatten(1).all(dim=1)  # (B,)
+            if damaged.any():
+                raise DataError(
+                    f"{self.weights} gives NaN or infinite numbers for sample {batch['index'][damaged][0]}: its "
+                    "weights or the image's features are damaged; check the features by `check-data --full`"
+                )
 
     @abstractmethod
     def score(self, predictions: list[Record], dataset: Any) -> Result:

@@ -167,7 +167,9 @@ class ITMTask(Task):
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Record]:
         """Return the probability that image and caption match, for captions paired with images."""
-        probabilities = model(batch)[:, 0].float().sigmoid()  # (B, 1) -> (B,)
+        logits = model(batch)  # (B, 1)
+        self.require_finite(batch, logits)
+        probabilities = logits[:, 0].float().sigmoid()  # (B,)
         pairs = zip(batch["index"].tolist(), probabilities.tolist(), strict=True)
         return [{"index": index, "probability": probability} for index, probability in pairs]
 

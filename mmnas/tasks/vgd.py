@@ -142,6 +142,7 @@ class VGDTask(Task):
         scores, offsets = model(batch)  # (B, N), (B, N, 4)
         moved = decode_boxes(batch["boxes"], unnormalize_offsets(offsets.float()))
         boxes = clip_boxes(moved, batch["image_sizes"][:, None])  # (B, N, 4)
+        self.require_finite(batch, scores, offsets, boxes)
         best = scores.argmax(dim=1)  # (B,)
         rows = torch.arange(len(best), device=best.device)
         probabilities = scores.exp() if self.config.training.loss != "bce" else scores.sigmoid()

@@ -10,20 +10,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmnas.batch import Batch
-from mmnas.config import Config, DataConfig
+from mmnas.config import Config
 from mmnas.data import vqa_json
 from mmnas.data.features import RegionSource
-from mmnas.data.ragged import Ragged
-from mmnas.data.samples import TextDataset
+from mmnas.data.questions import VQADataset
 from mmnas.data.sources import FEATURE_FOLDERS, find_feature_folders, question_features
 from mmnas.data.vqa_json import Annotation, Question
 from mmnas.errors import DataError
-from mmnas.metrics.vqa_accuracy import FORMS, vqa_accuracy
+from mmnas.metrics.vqa_accuracy import ANSWERS, EXACT, FORMS, vqa_accuracy
 from mmnas.models.heads import FusionHead
 from mmnas.tasks.base import Record, Result, Task, warn_missing
 from mmnas.tasks.report import Report
@@ -37,41 +35,11 @@ PUBLISHED_ANSWERS = 3129
 """Answers of VQA v2 that occur more than eight times."""
 PUBLISHED_REGIONS = (10, 100)
 
-
 _FILES: dict[str, tuple[Callable[..., list[Path]], Callable[..., Path], Callable[[Path], list[Any]]]] = {
     "questions": (vqa_json.question_places, vqa_json.require_questions, vqa_json.read_questions),
     "annotations": (vqa_json.annotation_places, vqa_json.require_annotations, vqa_json.read_annotations),
 }
 """The kinds of files: where one of a split may lie, where it lies, what it holds."""
-
-
-class VQADataset(TextDataset):
-    """Questions and their images' regions; soft targets (A,) for training, or annotations for scoring."""
-
-    def __init__(
-        self, questions: Sequence[Question], regions: RegionSource, words: Vocabulary, limits: DataConfig
-    ) -> None:
-        image_ids = [question.image_id for question in questions]
-        super().__init__(image_ids, (tokenize(question.text) for question in questions), regions, words, limits)
-        self.question_ids = np.array([question.question_id for question in questions], np.int64)
-        self.annotations: Sequence[Annotation] | None = None
-        self.targets: Ragged | None = None
-
-    def set_targets(self, annotations: Sequence[Annotation], answers: Sequence[str]) -> int:
-        """Keep the targets from annotations in the questions' order; return how many score none of `answers`."""
-        index = {answer: number for number, answer in enumerate(answers)}
-        soft = [vqa_json.soft_targets(annotation.answers, index) for annotation in annotations]
-        self.answers = len(answers)
-        self.targets = Ragged((target.keys() for target in soft), np.int32)
-        self.scores = Ragged((target.values() for target in soft), np.float32)
-        return sum(not target for target in soft)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        sample = super().__getitem__(index)
-        if self.targets is not None:
-            sample["answer_scores"] = np.zeros(self.answers, np.float32)
-            sample["answer_scores"][self.targets[index]] = self.scores[index]
-        return sample
 
 
 class VQATask(Task):
@@ -81,6 +49,9 @@ class VQATask(Task):
     splits = ("train+val+vg", "train", "train+val")
     headline = "overall"
     vocabulary_names = ("tokens", "answers")
+    flags = {"--METRIC": "data.metric"}
+    choices = {"data.metric": ("vqa", EXACT)}
+    free_keys = ("data.metric",)
     counted = {**Task.counted, "head.classifier": ("answers", "the annotation files")}
 
     def __init__(self, config: Config) -> None:
@@ -148,10 +119,22 @@ class VQATask(Task):
     def _read_annotated(self, split: str) -> tuple[list[Question], list[Annotation]]:
         """Return questions and, in their order, their annotations. Raises `DataError` unless they pair up."""
         questions, annotations = (self._read(kind, split) for kind in _FILES)
+        if few := self._few_answers(annotations, split):
+            log.warning("%s", few)
         self._check_pairs(questions, annotations, split)
         # Paired within the file: ids of VG are not those of VQA, and may collide with them.
         by_question = {annotation.question_id: annotation for annotation in annotations}
         return questions, [by_question[question.question_id] for question in questions]
+
+    def _few_answers(self, annotations: list[Annotation], split: str) -> str | None:
+        """Return what is wrong with scoring questions that too few annotators answered, or None."""
+        few = sum(len(annotation.answers) < ANSWERS for annotation in annotations)
+        if not few or self.config.data.metric == EXACT:
+            return None
+        return (
+            f"{few} of {len(annotations)} questions of {split} have fewer than ten answers: in VQA accuracy, what "
+            "all of 1, 2 or 3 annotators answered scores 0, 33 or 67 %; --METRIC=exact scores by exact match"
+        )
 
     def _check_pairs(self, questions: list[Question], annotations: list[Annotation], split: str) -> None:
         paths = (require(self.config.paths.data, split) for _, require, _ in _FILES.values())
@@ -178,12 +161,14 @@ class VQATask(Task):
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Record]:
         """Take the answer with the highest logit."""
-        best = model(batch).argmax(dim=-1)  # (B, A) -> (B,)
+        logits = model(batch)  # (B, A)
+        self.require_finite(batch, logits)
+        best = logits.argmax(dim=-1)  # (B,)
         pairs = zip(batch["index"].tolist(), best.tolist(), strict=True)
         return [{"index": index, "answer": self.vocabularies["answers"][answer]} for index, answer in pairs]
 
     def score(self, predictions: list[Record], dataset: VQADataset) -> Result:
-        """VQA accuracy in percent, in both forms; the summary shows the official one.
+        """VQA accuracy in percent, in both forms, the official one in the summary; or exact match, if configured.
 
         Raises `DataError` unless every question has one answer, of the vocabulary.
         """
@@ -195,9 +180,12 @@ class VQATask(Task):
         if dataset.annotations is None:
             return Result(rows, {}, {})
         answers = {row["question_id"]: row["answer"] for row in rows}
-        metrics = {form: vqa_accuracy(answers, dataset.annotations, form) for form in FORMS}
-        official = metrics["official"]
-        return Result(rows, {"overall": official["overall"], **official["answer_type"]}, metrics)
+        forms = (EXACT,) if self.config.data.metric == EXACT else FORMS
+        metrics = {form: vqa_accuracy(answers, dataset.annotations, form) for form in forms}
+        shown, overall = metrics[forms[0]], {"overall": metrics[forms[0]]["overall"]}
+        if EXACT in metrics:
+            log.info("scored by exact match, not by VQA accuracy")
+        return Result(rows, overall | shown["answer_type"] | overall, metrics)  # a type may be called "overall"
 
     def check(self, report: Report, full: bool) -> None:
         """Check questions, annotations, answers, features; val is needed to score, whatever is trained on."""
@@ -208,6 +196,8 @@ class VQATask(Task):
         for split, asked in questions.items():
             report.count(f"questions of {split}", len(asked))
             if split in annotations:
+                if few := self._few_answers(annotations[split], split):
+                    report.problem(few, needed=False)
                 with report.catching():
                     self._check_pairs(asked, annotations[split], split)
         report.title("vocabulary and targets")

@@ -107,14 +107,14 @@ def test_a_feature_store_is_checked_in_place_of_folders(check, world, tmp_path):
 # Worked out by hand
 
 
-def tiny_vqa(data, answers):
-    """Write train and val of VQA on one image, a question for each answer, all ten annotators agreeing."""
+def tiny_vqa(data, answers, annotators=10):
+    """Write train and val of VQA on one image, a question for each answer, all annotators agreeing."""
     (data / "vqa").mkdir(parents=True)
     for split, given in answers.items():
         ids = [{"question_id": number, "image_id": 7} for number in range(len(given))]
         questions = {"questions": [{**each, "question": "what color?"} for each in ids]}
         notes = [
-            {**each, "multiple_choice_answer": answer, "answers": [{"answer": answer}] * 10}
+            {**each, "multiple_choice_answer": answer, "answers": [{"answer": answer}] * annotators}
             for each, answer in zip(ids, given, strict=True)
         ]
         (data / "vqa" / f"v2_OpenEnded_mscoco_{split}_questions.json").write_text(json.dumps(questions))
@@ -150,6 +150,17 @@ def test_counts_by_hand(check, world, tmp_path):
     for part in ("questions of test not found", "questions of vg not found", "annotations of vg not found",
                  "1 answers, published 3129", "3 to 3 regions, the published ones 10 to 100"):  # fmt: skip
         assert part in warnings
+
+
+@pytest.mark.parametrize(("annotators", "flags"), [(1, []), (9, []), (10, []), (1, ["--METRIC=exact"])])
+def test_questions_with_fewer_than_ten_answers_are_a_warning(check, world, tmp_path, annotators, flags):
+    tiny_vqa(tmp_path / "d", {"train2014": ["red"] * 9, "val2014": ["red", "green"]}, annotators)
+    report = check("vqa", tmp_path / "d", "--SPLIT=train", f"--WORD_VECTORS={world / WORDS}", *flags)
+    assert report.code == 0, report.text
+    told = [line for line in report.of("warning") if "have fewer than ten answers" in line]
+    expected = [] if flags or annotators == 10 else ["9 of 9 questions of train", "2 of 2 questions of val"]
+    assert [line.split(" have")[0] for line in told] == expected
+    assert all("--METRIC=exact" in line for line in told)
 
 
 # Broken worlds: what is done to the data, and the one line that says so

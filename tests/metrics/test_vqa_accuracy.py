@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmnas.errors import ConfigError, DataError
-from mmnas.metrics.vqa_accuracy import FORMS, vqa_accuracy
+from mmnas.metrics.vqa_accuracy import EXACT, FORMS, vqa_accuracy
 
 PARITY = json.loads((Path(__file__).parents[1] / "parity" / "vqa_metric.json").read_text(encoding="utf-8"))
 
@@ -105,3 +105,20 @@ def test_nothing_to_score_is_an_error():
 def test_an_unknown_form_is_an_error_that_lists_the_forms():
     with pytest.raises(ConfigError, match="'server': choose one of official, published"):
         vqa_accuracy({}, [], "server")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answers", "percent"),
+    [("red", ("red",), 100), ("Two", ("2.",), 100), ("red", ("blue",), 0), ("red", ("blue", "a red", "blue"), 100)],
+)
+def test_exact_match_with_few_answers(prediction, answers, percent):
+    assert vqa_accuracy({1: prediction}, [Annotated(1, answers)], EXACT)["overall"] == percent
+
+
+@pytest.mark.parametrize("nameless", ["", " "])
+@pytest.mark.parametrize("form", [*FORMS, EXACT])
+def test_types_without_a_name_have_no_row(form, nameless):
+    annotations = [Annotated(1, ("red",) * 10, "what", nameless), Annotated(2, ("red",) * 10, nameless, "other")]
+    result = vqa_accuracy({1: "red", 2: "blue"}, annotations, form)
+    assert result["overall"] == 50
+    assert (result["question_type"], result["answer_type"]) == ({"what": 100}, {"other": 0})
