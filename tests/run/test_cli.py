@@ -73,6 +73,7 @@ def test_flags_of_the_request(argument, field, value):
         ("--DATA_PATH=/d", "paths.data", "/d"),
         ("--FEAT_PATH=/f", "paths.features", "/f"),
         ("--WORD_VECTORS=glove.txt", "paths.word_vectors", "glove.txt"),
+        ("--METRIC=exact", "data.metric", "exact"),
         ("--BS=32", "training.batch_size", 32),
         ("--ACCU=2", "training.accumulate", 2),
         ("--BUCKETS=false", "training.buckets", False),

@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from mmnas.data.vqa_json import annotation_places
+from mmnas.run.cli import parse
+from mmnas.run.plan import make_plan
+from mmnas.tasks.vqa import VQATask
 
 
 @pytest.mark.parametrize(
@@ -76,3 +79,10 @@ def test_annotations_without_types_make_no_row_without_a_name(few, run):
     metrics, meta = few.result("val", "one", "metrics.json"), few.result("val", "one", "meta.json")
     assert metrics["exact"]["answer_type"] == metrics["exact"]["question_type"] == {}
     assert list(meta["summary"]) == ["overall"]
+
+
+@pytest.mark.parametrize("run", ["val", "train"])
+def test_the_metric_may_differ_from_the_checkpoints(trained, run):
+    checkpoint = f"--CKPT_PATH={trained.checkpoint('base', 'epoch2.pkl')}"
+    flags = [f"--RUN={run}", checkpoint, "--VERSION=new", "--METRIC=exact"]
+    assert make_plan(VQATask, parse(VQATask, flags)).config.data.metric == "exact"
