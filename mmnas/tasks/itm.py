@@ -185,7 +185,9 @@ class ITMTask(Task):
         """Recalls in percent, both directions; their sum is the headline. Logits rank: a sigmoid may saturate."""
         logits = np.stack([prediction["logits"] for prediction in predictions])  # (I, C)
         each = CAPTIONS_PER_IMAGE
-        blocks = (logits[fold, fold.start * each : fold.stop * each] for fold in dataset.folds)
+        blocks = [logits[fold, fold.start * each : fold.stop * each] for fold in dataset.folds]
+        for fold, block in zip(dataset.folds, blocks, strict=True):
+            self.require_finite({"index": torch.arange(fold.start, fold.stop)}, torch.from_numpy(block))
         figures = mean_figures(list(map(retrieval_figures, blocks)))
         summary = {"rsum": rsum(figures)}
         for short, direction in (("text", "image_to_text"), ("image", "text_to_image")):
