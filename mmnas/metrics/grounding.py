@@ -8,12 +8,12 @@ from numpy.typing import ArrayLike
 
 from mmnas.errors import DataError
 
-# From here on a box counts as the reference, in scoring as in the targets.
+# The lowest IoU at which a box counts as the reference, in scoring and in the targets.
 CORRECT_IOU = 0.5
 
 
 def proposal_quality(ious: ArrayLike, valid: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the regions offer: the best valid IoU (E,), and the share of valid regions that match (E,).
+    """Return the best IoU of the valid regions (E,), and the fraction of valid regions that match (E,).
 
     `ious` (E, K) are those of the regions, before regression, with the reference; `valid` (E, K) is bool.
     """
@@ -27,7 +27,7 @@ def grounding_accuracy(ious: ArrayLike, best_ious: ArrayLike, matching: ArrayLik
     """Return `accuracy`, `oracle` and `random_region` of expressions, each input (E,).
 
     `ious` are those of the predicted boxes; the other two come from `proposal_quality`. The oracle picks
-    the best region and does not move it, the random region is any with the same chance.
+    the best region and does not move it; the random region is drawn uniformly.
     """
     ious, best_ious, matching = (np.asarray(values, np.float64) for values in (ious, best_ious, matching))
     if not len(ious) == len(best_ious) == len(matching) > 0:

@@ -1,7 +1,7 @@
 """Retrieval: recall@k, median and mean rank, of captions for an image and of images for a caption.
 
 Ranks start at 1, and an image's is that of its best caption. Ties are broken against the model: whatever scores
-as high as the right answer stands before it. Recalls are percent. Letters: I images, C = 5 I captions.
+as high as the right answer is ranked before it. Recalls are percent. Letters: I images, C = 5 I captions.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from mmnas.errors import DataError
 
 RECALLS = (1, 5, 10)
-# Of the COCO 1K protocol: its figures are means over so many consecutive parts of the 5K images.
+# The COCO 1K protocol averages its figures over this many consecutive parts of the 5K images.
 FOLDS = 5
 
 Figures = dict[str, dict[str, float]]
@@ -21,7 +21,7 @@ def retrieval_ranks(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the ranks (I,) of images' best captions and (C,) of captions' images, from scores (I, C).
 
     The captions of image i are the i-th group of C / I in a row. Raises DataError for another shape or a
-    score that is no number.
+    score that is not finite.
     """
     images, captions = scores.shape
     if not images or not captions or captions % images:

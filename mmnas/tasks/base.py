@@ -54,7 +54,7 @@ class Task(ABC):
     free_keys: ClassVar[tuple[str, ...]] = ()
     """Configuration keys that may differ from a checkpoint's when it is scored."""
     counted: ClassVar[Mapping[str, tuple[str, str]]] = {"embedding.weight": ("words", "the texts of all splits")}
-    """Parameters with a row for each of something in the data: what that is, and the files it comes from."""
+    """Parameters whose rows stand for something in the data: what a row is, and the files that it comes from."""
     feature_hint: ClassVar[str] = "name their folder or feature store by --FEAT_PATH"
     """What the user can do about region features that are not found."""
 

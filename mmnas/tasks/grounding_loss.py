@@ -1,4 +1,4 @@
-"""What grounding learns from: targets for every region of a sample, and the loss over a batch of them.
+"""Targets and loss of grounding: targets for every region of a sample, the loss over a batch.
 
 Letters: B batch, N regions of the batch, K regions of an image. Boxes are xyxy pixels, inclusive.
 """
@@ -14,9 +14,9 @@ from mmnas.boxes.geometry import encode_boxes, normalize_offsets
 from mmnas.metrics.grounding import CORRECT_IOU
 
 LOSSES = ("kld", "bce")
-# Of the score loss and of the box loss in the total.
+# Weights of the score loss and the box loss in the total.
 SCORE_WEIGHT, BOX_WEIGHT = 1.0, 0.5
-# bce: the score to learn from each IoU on.
+# bce: the target score from each IoU upwards.
 _BCE_LEVELS = np.array([CORRECT_IOU, 0.6, 0.7], np.float32)
 _BCE_SCORES = np.array([0, 0.8, 0.9, 1], np.float32)
 
@@ -24,7 +24,7 @@ _BCE_SCORES = np.array([0, 0.8, 0.9, 1], np.float32)
 def grounding_targets(boxes: np.ndarray, reference: np.ndarray, loss: str) -> dict[str, np.ndarray]:
     """Return the targets of one sample from boxes (K, 4) and its reference (4,), both float32.
 
-    region_scores (K,)      kld: the IoU where it is at least 0.5, as shares of one; bce: 0, 0.8, 0.9 or 1
+    region_scores (K,)      kld: the IoU where it is at least 0.5, normalized to sum to one; bce: 0, 0.8, 0.9 or 1
     region_matches (K,)     whether the IoU is at least 0.5
     region_offsets (K, 4)   from each box to the reference, divided by their standard deviations
     score_weight ()         0 where no region matches, else 1
@@ -46,7 +46,7 @@ def grounding_targets(boxes: np.ndarray, reference: np.ndarray, loss: str) -> di
 
 
 def loss_totals(batch: Batch) -> dict[str, Tensor]:
-    """Return what the sums over a batch are divided by: scored samples and matching regions, at least one."""
+    """Return the divisors of the sums over a batch: scored samples and matching regions, at least one."""
     return {
         "scored_samples": batch["score_weight"].sum().clamp(min=1),
         "matching_regions": batch["region_matches"].sum().clamp(min=1),
@@ -57,7 +57,7 @@ def grounding_loss(scores: Tensor, offsets: Tensor, batch: Batch, loss: str) -> 
     """Return the losses `score`, `box` and their weighted `total`, each a scalar.
 
     `scores` (B, N) are log-softmax for kld, logits for bce; `offsets` (B, N, 4). The batch holds the targets
-    and `loss_totals`. Padded regions and samples without a matching region have no part in it.
+    and `loss_totals`. Padded regions and samples without a matching region do not contribute.
     """
     weight = batch["score_weight"][:, None] * batch["region_mask"]  # (B, N)
     if loss == "bce":

@@ -1,4 +1,4 @@
-"""Hard negatives: of some random candidates, those that the model takes for the right ones.
+"""Hard negatives: the random candidates that the model scores highest.
 
 Candidates are drawn so that every image is read once or twice: the images are put in a random order, and the
 captions of each image are tried with the images that follow it in that order, which are a random choice of the
@@ -19,8 +19,8 @@ from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE
 from mmnas.models.pair_scorer import ImageStates, PairScorer
 from mmnas.tasks.base import Tools
 
-# Images whose captions are scored together, by one process. The same whatever the number of processes, so that
-# scores are, too.
+# Images whose captions are scored together, by one process. Independent of the number of processes, so that
+# the scores are, too.
 UNIT = 192
 
 

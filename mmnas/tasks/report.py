@@ -30,7 +30,7 @@ class Report:
         self.line(f"\n{text}")
 
     def problem(self, text: str, needed: bool = True) -> None:
-        """Note a fault, or a warning where training does without."""
+        """Note a fault, or a warning where training does not need what is missing."""
         kept = self.faults if needed else self.warnings
         if text not in kept:
             kept.append(text)

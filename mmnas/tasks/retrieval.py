@@ -1,4 +1,4 @@
-"""A split's images scored with its captions, and what a result lists of the scores.
+"""Scores of a split's images with its captions, and the best matches that a result lists.
 
 Letters: I images, C captions.
 """
@@ -65,7 +65,7 @@ def _score_rows(
 def _in_turns(
     batches: Iterable[tuple[Tensor, ImageStates]],
 ) -> Iterator[tuple[list[np.ndarray], list[ImageStates]]]:
-    """Yield indices and states of batches, as many at a time as the budget has room for."""
+    """Yield indices and states of batches, as many at a time as fit the budget."""
     indices, states = [], []
     for index, images in batches:
         indices.append(index.cpu().numpy())

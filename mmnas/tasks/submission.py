@@ -46,7 +46,7 @@ def find_faults(rows: Any, question_ids: Collection[int], answers: Collection[st
 
 
 def _is_well_formed(row: Any) -> bool:
-    """Whether an entry has exactly the two keys, of exactly their types: true is no question id."""
+    """Whether an entry has exactly the two keys, of exactly their types: true is not a question id."""
     return type(row) is dict and {key: type(value) for key, value in row.items()} == {
         "answer": str,
         "question_id": int,

@@ -31,7 +31,7 @@ from mmnas.tasks.report import Report
 from mmnas.text.vocabulary import Vocabulary
 
 BEST_BOXES, NMS_IOU = 5, 0.5
-"""A prediction lists so many boxes, of which none overlaps a better one by more than this IoU."""
+"""A prediction lists this many boxes, none of which overlaps a better one by more than this IoU."""
 
 PUBLISHED_EXPRESSIONS = {
     "refcoco": {"train": 120624, "val": 10834, "testA": 5657, "testB": 5095},
@@ -224,6 +224,6 @@ def _best_boxes(boxes: Tensor, scores: Tensor, mask: Tensor) -> list[list[Record
 
 
 def _row(prediction: Record, expression: Expression) -> Record:
-    """Return what the result file says of one expression."""
+    """Return one expression's row of the result file."""
     said = {key: getattr(expression, key) for key in ("image_id", "ref_id", "sent_id", "tokens")}
     return {**said, **{key: prediction[key] for key in ("box", "score", "iou", "best")}}

@@ -214,7 +214,7 @@ class VQATask(Task):
             report.features(self.open_features(), images, needed, full, PUBLISHED_REGIONS)
 
     def _check_files(self, report: Report, kind: str, needed: set[str]) -> dict[str, list[Any]]:
-        """Show where the files of one kind lie, or belong; return what the whole ones hold, by split."""
+        """Show where the files of one kind lie, or belong; return the content of the readable ones, by split."""
         found: dict[str, list[Any]] = {}
         for split in vqa_json.SPLITS:
             places = _FILES[kind][0](self.config.paths.data, split)
