@@ -1,12 +1,38 @@
-"""The exceptions for mistakes in what a user provides.
+"""The exceptions for mistakes in what a user provides, and how text from files is made safe to print.
 
 Each message is a single line: what is wrong, in which file, key or flag, and how to fix it. The command
 line prints that line and exits with code 2; a caller of the library gets a `ValueError`.
 """
 
+import re
+
+_NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Storage size calculation overflowed")  # of torch
+LONGEST = 2000
+"""Characters of a message. Its middle is left out first: the file is named at its start, the remedy at its end."""
+
+
+def safe(text: str) -> str:
+    """Return `text` for a terminal or a log: one line, at most `LONGEST` characters, all of them printable.
+
+    Line ends, escape sequences, marks that change the direction of text and halves of characters are escaped.
+    """
+    text = _shortened(text)
+    if not text.isprintable():
+        letters = (c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+        text = _shortened("".join(letters))
+    return text
+
+
+def _shortened(text: str) -> str:
+    end = LONGEST // 4
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - end - 5]} ... {text[-end:]}"
+
 
 class MMNasError(ValueError):
     """Something the user provided cannot be used; the message says what to do."""
+
+    def __str__(self) -> str:
+        return safe(super().__str__())
 
 
 class ConfigError(MMNasError):
@@ -21,9 +47,14 @@ class CheckpointError(MMNasError):
     """A checkpoint is damaged, of another task or size, or contradicts a flag."""
 
 
-def one_line(exception: MMNasError | OSError) -> str:
-    """Return the message for the user; for a failed read or write, the path and the reason."""
+def one_line(exception: Exception) -> str:
+    """Return the message for the user. Raises an exception again that is neither his mistake nor the system's."""
     if isinstance(exception, OSError):
         path = f"{exception.filename}: " if exception.filename is not None else ""
-        return f"{path}{exception.strerror or exception}; check the path, its permissions and the free disk space"
+        reason = exception.strerror or exception
+        return safe(f"{path}{reason}; check the path, its permissions and the free disk space")
+    if isinstance(exception, MemoryError) or _NO_MEMORY.search(str(exception)):
+        return safe(f"memory ran out; use a smaller --BS, --NW or model ({type(exception).__name__}: {exception})")
+    if not isinstance(exception, MMNasError):
+        raise exception
     return str(exception)

@@ -1,4 +1,4 @@
-"""Reading JSON with errors that name the file, and replacing files atomically.
+"""Reading text and JSON with errors that name the file, and replacing files atomically.
 
 Every file that a run writes is first written beside the old one, flushed to the disk, then renamed.
 """
@@ -7,6 +7,7 @@ import codecs
 import contextlib
 import glob
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -16,22 +17,51 @@ from typing import Annotated, Any
 import msgspec
 
 from mmnas.errors import DataError
-from mmnas.schema import describe_misfit
+from mmnas.schema import describe_misfit, shown
 
 PathLike = str | os.PathLike[str]
 Int64 = Annotated[int, msgspec.Meta(ge=1 - 2**63, le=2**63 - 1)]
 """An integer in a file that NumPy and PyTorch can hold."""
 _BLOCK = 1 << 20  # bytes whose encoding is checked at a time
+LARGEST_CHECKED = 1 << 25
+"""Bytes of JSON up to which keys are checked for repetition, at about 100 MB per second."""
+
+log = logging.getLogger(__name__)
 
 
-def read_bytes(path: PathLike, what: str = "file", error: type[ValueError] = DataError) -> bytes:
-    """Return the content of `path`; `what` names the kind of file in the message when it cannot be read."""
+def read_bytes(path: PathLike, what: str = "file", error: type[ValueError] = DataError, limit: int = -1) -> bytes:
+    """Return the content of `path`, or its first `limit` bytes. Raises `error` naming it and `what` kind it is."""
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            return file.read(limit)
     except FileNotFoundError:
         raise error(f"{what} not found: {path}") from None
     except (OSError, ValueError) as exception:  # a ValueError for a path that no system has
         raise error(f"{what} cannot be read: {path}: {getattr(exception, 'strerror', None) or exception}") from None
+
+
+def read_utf8(path: PathLike, what: str = "file", error: type[ValueError] = DataError, limit: int = -1) -> bytes:
+    """Return the bytes of a text file without its byte order mark. Raises `error` for anything but UTF-8.
+
+    They are decoded in blocks to check them, as the text of a whole file can take four times the memory.
+    """
+    content = read_bytes(path, what, error, limit).removeprefix(codecs.BOM_UTF8)
+    if is_utf16(content):
+        raise error(f"{what} is UTF-16 text: {path}: save it as UTF-8")
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(content), _BLOCK):
+        try:
+            decoder.decode(content[start : start + _BLOCK], final=start + _BLOCK >= len(content))
+        except UnicodeDecodeError as exception:
+            line = content.count(b"\n", 0, start) + exception.object.count(b"\n", 0, exception.start) + 1
+            reason = f"{path}, line {line}: {exception.reason}"
+            raise error(f"{what} is not UTF-8 text: {reason}: save it as UTF-8") from None
+    return content
+
+
+def is_utf16(content: bytes) -> bool:
+    """Whether text starts as UTF-16 or UTF-32 does, with or without a byte order mark."""
+    return content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content[:4]
 
 
 def read_json(path: PathLike, what: str = "file", error: type[ValueError] = DataError, kind: Any = Any) -> Any:
@@ -39,30 +69,34 @@ def read_json(path: PathLike, what: str = "file", error: type[ValueError] = Data
 
     The file is UTF-8, with or without a byte order mark. Raises `error` in one line when it is missing, unreadable,
     not UTF-8, malformed, nested too deeply, or does not fit `kind`: that message names the path in the value. NaN,
-    infinite numbers and halves of characters are malformed; integers of any size pass where `kind` sets no limit.
+    infinite numbers and halves of characters are malformed, and in files up to `LARGEST_CHECKED` bytes, keys that an
+    object holds twice; integers of any size pass where `kind` sets no limit.
     """
-    content = read_bytes(path, what, error).removeprefix(codecs.BOM_UTF8)
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise error(f"{what} is UTF-16 text: {path}: save it as UTF-8")
+    content = read_utf8(path, what, error)
     try:
-        _check_utf8(content)
-        return msgspec.json.decode(content, type=kind)
+        value = msgspec.json.decode(content, type=kind)
+        if len(content) <= LARGEST_CHECKED and (key := repeated_key(content)) is not None:
+            raise error(f"{what} holds the key {shown(key)} twice in one object: {path}: remove one")
+        return value
     except msgspec.ValidationError as exception:
         raise error(f"{what} has another format than expected: {path}: {describe_misfit(exception)}") from None
-    except UnicodeDecodeError as exception:
-        raise error(f"{what} is not UTF-8 text: {path}: {exception.reason}: save it as UTF-8") from None
     except msgspec.DecodeError as exception:
         raise error(f"{what} is not valid JSON: {path}, {_describe_syntax_error(content, exception)}") from None
     except RecursionError:
         raise error(f"{what} is nested too deeply: {path}") from None
 
 
-def _check_utf8(content: bytes) -> None:
-    """Raise UnicodeDecodeError for bytes that are not UTF-8; msgspec looks only at the strings that it returns."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    for start in range(0, len(content), _BLOCK):  # in blocks, as the whole text could take four times the memory
-        decoder.decode(content[start : start + _BLOCK])
-    decoder.decode(b"", final=True)
+def repeated_key(content: bytes | msgspec.Raw) -> str | None:
+    """Return a key that some object of a JSON text holds twice, or None; msgspec would take the last of them."""
+    repeated = []
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        if len(dict(pairs)) < len(pairs):
+            names = [name for name, _ in pairs]
+            repeated.append(next(name for name in names if names.count(name) > 1))
+
+    json.loads(bytes(content), object_pairs_hook=check, parse_int=str, strict=False)
+    return repeated[0] if repeated else None
 
 
 def _describe_syntax_error(content: bytes, exception: msgspec.DecodeError) -> str:
@@ -76,11 +110,16 @@ def _describe_syntax_error(content: bytes, exception: msgspec.DecodeError) -> st
 
 def is_text(text: str) -> bool:
     """Whether a string can be written as UTF-8; a pickle may hold halves of characters."""
+    return re.search("[\ud800-\udfff]", text) is None
+
+
+@contextlib.contextmanager
+def writing_cache(path: PathLike) -> Iterator[None]:
+    """Warn instead of failing when a file that only saves time cannot be written."""
     try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+        yield
+    except OSError as exception:
+        log.warning("%s cannot be written (%s); it will be computed every time", path, exception.strerror)
 
 
 @contextlib.contextmanager

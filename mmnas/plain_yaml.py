@@ -1,4 +1,4 @@
-"""YAML files of settings, read as plain values and without trust: small, flat, no aliases, no tags."""
+"""YAML files of settings, read as plain values and without trust: small, flat, no aliases, no tags, no key twice."""
 
 import re
 from typing import Any
@@ -6,13 +6,22 @@ from typing import Any
 import yaml
 
 from mmnas.errors import ConfigError
-from mmnas.files import PathLike
+from mmnas.files import PathLike, read_utf8
+from mmnas.schema import shown
 
 DEEPEST, LARGEST = 20, 1 << 16  # levels and characters
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 1e-9 as a number; YAML 1.1 takes it for text."""
+    """Reads 1e-9 as a number, as YAML 1.2 does, and refuses a key that a mapping holds twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = set()
+        for name in (str(key.value) for key, _ in node.value):
+            if name in names:
+                raise ConfigError(f"the key {shown(name)} occurs twice")
+            names.add(name)
+        return super().construct_mapping(node, deep)
 
 
 _EXPONENT = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+\Z")
@@ -21,13 +30,9 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123
 
 def read_yaml(path: PathLike) -> Any:
     """Return the value in the file that `--CFG` names. Raises `ConfigError` naming the file."""
+    content = read_utf8(path, "--CFG file", ConfigError, 4 * LARGEST)
     try:
-        with open(path, encoding="utf-8") as file:
-            return parse_yaml(file.read(LARGEST + 1))
-    except OSError as exception:
-        raise ConfigError(f"--CFG {path} cannot be read: {exception.strerror}") from None
-    except UnicodeDecodeError as exception:
-        raise ConfigError(f"--CFG {path} is not valid YAML: it is not UTF-8 text: {exception.reason}") from None
+        return parse_yaml(content.decode())
     except (yaml.YAMLError, ValueError, OverflowError) as exception:  # also dates and numbers out of range
         raise ConfigError(f"--CFG {path} is not valid YAML: {' '.join(str(exception).split())}") from None
 

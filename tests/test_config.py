@@ -158,10 +158,10 @@ def test_mistakes_in_a_file_are_one_line(tmp_path, text, message):
 
 
 def test_a_file_that_is_missing_or_not_text(tmp_path):
-    with pytest.raises(ConfigError, match=r"--CFG .*absent\.yml cannot be read"):
+    with pytest.raises(ConfigError, match=r"--CFG file not found: .*absent\.yml"):
         load(file=str(tmp_path / "absent.yml"))
     (tmp_path / "binary.yml").write_bytes(b"\xff\xfe\x00a")
-    with pytest.raises(ConfigError, match=r"--CFG .*binary\.yml is not valid YAML"):
+    with pytest.raises(ConfigError, match=r"--CFG file is UTF-16 text: .*binary\.yml"):
         load(file=str(tmp_path / "binary.yml"))
 
 

@@ -34,8 +34,7 @@ class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" in self.classes:
             return self.classes[f"{module}.{name}"]
-        asked = f"{module[:60]}.{name[:60]}".encode("unicode_escape").decode()
-        raise _RefusedError(f"asks for {asked}: nothing in it was run")
+        raise _RefusedError(f"asks for {module[:60]}.{name[:60]}: nothing in it was run")
 
 
 def read_plain_pickle(

@@ -7,7 +7,6 @@ and read again from the originals when these change. A `<split>.json` that is a 
 and never replaced. Boxes are x, y, width, height in files, and xyxy pixels (x + width, y + height) in memory.
 """
 
-import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,10 +16,8 @@ from msgspec import Meta, Struct
 
 from mmnas.data.pickles import read_plain_pickle
 from mmnas.errors import ConfigError, DataError
-from mmnas.files import Int64, PathLike, is_text, read_json, write_json
-from mmnas.schema import describe_misfit, nearest, shown
-
-log = logging.getLogger(__name__)
+from mmnas.files import Int64, PathLike, is_text, read_json, write_json, writing_cache
+from mmnas.schema import describe_misfit, require_one_of, shown
 
 _UNC = ("unc", ("train", "val", "testA", "testB"))
 _UMD = ("umd", ("train", "val", "test"))
@@ -86,18 +83,14 @@ class _Ref(Struct):
 
 def split_by(dataset: str) -> str:
     """Return the name of the splits, "unc" or "umd". Raises ConfigError for an unknown data set."""
-    return _entry(dataset)[0]
+    require_one_of("data set", dataset, DATASETS)
+    return _SPLITS[dataset][0]
 
 
 def splits_of(dataset: str) -> tuple[str, ...]:
     """Return the splits of a data set, in the order of the vocabulary: train, val, then the test splits."""
-    return _entry(dataset)[1]
-
-
-def _entry(dataset: str) -> tuple[str, tuple[str, ...]]:
-    if dataset not in _SPLITS:
-        raise ConfigError(f"unknown data set '{dataset}'; {nearest(dataset, DATASETS)}")
-    return _SPLITS[dataset]
+    require_one_of("data set", dataset, DATASETS)
+    return _SPLITS[dataset][1]
 
 
 def require_expressions(data_path: PathLike, dataset: str, split: str) -> list[Expression]:
@@ -116,29 +109,23 @@ def find_expressions(data_path: PathLike, dataset: str, splits: Iterable[str]) -
             raise ConfigError(f"{dataset} has no split '{split}'; valid ones: {', '.join(valid)}")
     folder = Path(data_path) / "refs" / dataset
     originals = (folder / "instances.json", folder / f"refs({split_by(dataset)}).p")
-    stamp = {path.name: _stamp(path) for path in originals if path.is_file()}
+    stats = {path.name: path.stat() for path in originals if path.is_file()}
+    stamp = {name: [status.st_size, status.st_mtime_ns] for name, status in stats.items()}
     found = {split: _processed(folder / f"{split}.json", stamp) for split in splits}
     if None in found.values() and len(stamp) == len(originals):
         made = _read_originals(*originals, dataset)
         for split in [split for split in splits if found[split] is None]:
-            _keep(folder / f"{split}.json", made[split], stamp)
             found[split] = made[split]
+            with writing_cache(folder / f"{split}.json"):
+                kept = msgspec.to_builtins({"originals": stamp, "expressions": made[split]})
+                write_json(folder / f"{split}.json", kept)
     there = {split: expressions for split, expressions in found.items() if expressions is not None}
     if not there:
-        raise DataError(_not_found(folder, originals, splits))
+        others = [path.name for path in sorted(folder.glob("refs(*).p")) if path not in originals]
+        hint = f"; {', '.join(others)} is of another split-by" if others else ""
+        wanted = " and ".join(path.name for path in originals)
+        raise DataError(f"no expressions of {', '.join(splits)} in {folder}: put {wanted} there{hint}")
     return there
-
-
-def _stamp(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _not_found(folder: Path, originals: tuple[Path, Path], splits: list[str]) -> str:
-    others = [path.name for path in sorted(folder.glob("refs(*).p")) if path not in originals]
-    hint = f"; {', '.join(others)} is of another split-by" if others else ""
-    wanted = " and ".join(path.name for path in originals)
-    return f"no expressions of {', '.join(splits)} in {folder}: put {wanted} there{hint}"
 
 
 def _processed(path: Path, stamp: Mapping[str, list[int]]) -> list[Expression] | None:
@@ -151,14 +138,6 @@ def _processed(path: Path, stamp: Mapping[str, list[int]]) -> list[Expression] |
         return content
     current = all(content.originals.get(name) == value for name, value in stamp.items())
     return content.expressions if current else None
-
-
-def _keep(path: Path, expressions: list[Expression], stamp: Mapping[str, list[int]]) -> None:
-    """Write a processed file, or warn: without it, the originals are read every time."""
-    try:
-        write_json(path, msgspec.to_builtins({"originals": stamp, "expressions": expressions}))
-    except OSError as exception:
-        log.warning("%s could not be written (%s): the originals will be read every time", path, exception.strerror)
 
 
 def _read_originals(instances_path: Path, refs_path: Path, dataset: str) -> dict[str, list[Expression]]:
@@ -175,10 +154,8 @@ def _read_originals(instances_path: Path, refs_path: Path, dataset: str) -> dict
             if ref.split not in made:
                 raise DataError(f"split {shown(ref.split)} is none of {', '.join(made)}: it is of another split-by")
             made[ref.split] += _expressions(ref, annotations, instances_path)
-        except msgspec.ValidationError as exception:
-            raise DataError(f"{refs_path}, ref {index}: {describe_misfit(exception)}") from None
-        except ValueError as problem:  # also a key with half of a character
-            raise DataError(f"{refs_path}, ref {index}: {problem}") from None
+        except ValueError as problem:  # also msgspec's, and a key with half of a character
+            raise DataError(f"{refs_path}, ref {index}: {describe_misfit(problem)}") from None
     empty = [split for split, expressions in made.items() if not expressions]
     if empty:
         raise DataError(f"{refs_path} has no ref of split {empty[0]}: it is of another split-by, or incomplete")

@@ -14,9 +14,9 @@ import numpy as np
 from msgspec import Struct
 
 from mmnas.data.features import image_id_of
-from mmnas.errors import ConfigError, DataError
-from mmnas.files import Int64, PathLike, read_bytes, read_json
-from mmnas.schema import nearest, shown
+from mmnas.errors import DataError
+from mmnas.files import Int64, PathLike, read_json, read_utf8
+from mmnas.schema import require_one_of, shown
 
 log = logging.getLogger(__name__)
 
@@ -58,18 +58,13 @@ class Captions:
 
 def splits_of(dataset: str) -> tuple[str, ...]:
     """Return the splits of a data set in the order of the vocabulary. Raises ConfigError for an unknown one."""
-    return _layout(dataset)[1]
-
-
-def _layout(dataset: str) -> tuple[str, tuple[str, ...]]:
-    if dataset not in _LAYOUTS:
-        raise ConfigError(f"unknown data set '{dataset}'; {nearest(dataset, DATASETS)}")
-    return _LAYOUTS[dataset]
+    require_one_of("data set", dataset, DATASETS)
+    return _LAYOUTS[dataset][1]
 
 
 def captions_path(data_path: PathLike, dataset: str, split: str) -> Path:
     """Return where the captions of a split lie; the ids lie beside them."""
-    return Path(data_path) / "itm" / _layout(dataset)[0] / f"{split}_caps.txt"
+    return Path(data_path) / "itm" / _LAYOUTS[dataset][0] / f"{split}_caps.txt"
 
 
 def read_captions(path: PathLike) -> list[str]:
@@ -96,11 +91,7 @@ def read_split(data_path: PathLike, dataset: str, split: str) -> Captions:
 
 def _lines(path: Path, what: str) -> list[str]:
     """Return the lines of a UTF-8 text file, which end at newlines only, not at other line separators."""
-    try:
-        text = read_bytes(path, what).decode("utf-8")
-    except UnicodeDecodeError as exception:
-        line = exception.object[: exception.start].count(b"\n") + 1
-        raise DataError(f"{what} is not UTF-8 text: {path}, line {line}: save it as UTF-8") from None
+    text = read_utf8(path, what).decode()
     lines = text.removesuffix("\n").split("\n") if text else []
     return [line.removesuffix("\r") for line in lines]
 
@@ -110,7 +101,7 @@ def _image_ids(path: Path, captions: Path, count: int) -> list[int]:
     lines = _lines(path, "ids file")
     for number, line in enumerate(lines, start=1):
         if not re.fullmatch(r"[ \t]*[0-9]{1,18}[ \t]*", line):
-            raise DataError(f"{path}, line {number}: {line[:40]!r} is not an image id: an integer is expected")
+            raise DataError(f"{path}, line {number}: {shown(line)} is not an image id: an integer is expected")
     ids = [int(line) for line in lines]
     if not ids or count not in (len(ids), CAPTIONS_PER_IMAGE * len(ids)) or count % CAPTIONS_PER_IMAGE:
         raise DataError(

@@ -182,7 +182,7 @@ def test_a_split_that_cannot_be_kept_is_a_warning(refs, monkeypatch, caplog):
 
     monkeypatch.setattr("mmnas.data.refs.write_json", refuse)
     assert len(refs.read()) == 3
-    assert "could not be written (Permission denied)" in caplog.text
+    assert "cannot be written (Permission denied)" in caplog.text
 
 
 def test_a_read_only_folder_only_costs_the_cache(refs):
@@ -209,7 +209,7 @@ def test_an_unknown_split_or_data_set_lists_the_valid_ones(refs):
         refs.read("test")
     with pytest.raises(ConfigError, match="refcocog has no split 'testA'; valid ones: train, val, test"):
         require_expressions(refs.root, "refcocog", "testA")
-    with pytest.raises(ConfigError, match=r"unknown data set 'refcoc'; did you mean refcoco"):
+    with pytest.raises(ConfigError, match=r"data set 'refcoc' is unknown; did you mean refcoco"):
         require_expressions(refs.root, "refcoc", "val")
 
 

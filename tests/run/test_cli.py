@@ -276,7 +276,7 @@ def test_main_reads_the_command_line_by_itself(capsys, monkeypatch):
         (["--RUN=test", "--VERSION=nothing"], "no checkpoint in .*ckpt_nothing"),
         (["--RUN=val", "--CKPT_PATH=absent.pkl"], "checkpoint not found: absent.pkl"),
         (["--RUN=train", "--GENO_PATH=absent.json"], "genotype file not found: absent.json"),
-        (["--RUN=train", "--CFG=absent.yml"], "--CFG absent.yml cannot be read"),
+        (["--RUN=train", "--CFG=absent.yml"], "--CFG file not found: absent.yml"),
         (["--RUN=train", "--BS=0"], "training.batch_size must be an integer of at least 1, not 0"),
     ],
 )
