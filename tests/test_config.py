@@ -165,6 +165,13 @@ def test_a_file_that_is_missing_or_not_text(tmp_path):
         load(file=str(tmp_path / "binary.yml"))
 
 
+def test_a_byte_order_mark_is_skipped_and_a_key_that_occurs_twice_is_named(tmp_path):
+    assert load_with(tmp_path, "\ufefftraining: {seed: 3}").training.seed == 3
+    for text in ("training: {seed: 3, seed: 4}", "training: {seed: 3}\nmodel: {}\ntraining: {epochs: 1}"):
+        with pytest.raises(ConfigError, match=r"own\.yml .*the key '(seed|training)' occurs twice"):
+            load_with(tmp_path, text)
+
+
 def test_a_section_that_does_not_exist():
     with pytest.raises(ConfigError, match="no section 'huge' for vqa; valid ones: small, large, tiny"):
         load(size="huge")

@@ -84,6 +84,17 @@ def test_damaged_files_are_refused_whether_or_not_the_fault_lies_in_what_is_kept
     refused(path, content, message, kind)
 
 
+@pytest.mark.parametrize("kind", [dict, msgspec.Raw, File])
+def test_a_key_that_an_object_holds_twice_is_an_error(path, kind):
+    for text in ('{"entries": [], "x": {}, "entries": []}', '{"entries": [], "x": [{"a": 1, "\\u0061": 2}]}'):
+        refused(path, text, "holds the key '(entries|a)' twice in one object: .*: remove one", kind)
+
+
+def test_text_in_utf_16_and_utf_32_is_named_with_and_without_a_mark(path):
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"):
+        refused(path, '{"x": 1}'.encode(encoding), "UTF-16 text: .*: save it as UTF-8")
+
+
 def test_bad_bytes_across_the_border_of_a_block_are_found_and_good_ones_are_not_cut(path):
     start = b'"' + b"a" * (2**20 - 2)
     path.write_bytes(start + "é".encode() + b'"')

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from mmnas.errors import ConfigError, DataError
-from mmnas.files import Int64, PathLike, read_json
+from mmnas.files import Int64, PathLike, read_json, repeated_key
 from mmnas.schema import describe_misfit
 from mmnas.text.answers import normalize_for_vocabulary
 
@@ -144,6 +144,7 @@ def _read(path: PathLike, key: str, kind: type[_Record]) -> Iterator[_Record]:
     """Yield the entries of the list `key`, decoded one by one, as a whole file of them takes too much memory."""
     layout = msgspec.defstruct("VQAFile", [(key, Annotated[list[Raw], Meta(min_length=1)])])
     entries = getattr(read_json(path, f"VQA {key} file", kind=layout), key)
+    required = [f'"{each.encode_name}"'.encode() for each in msgspec.structs.fields(kind) if each.required]
     decoder = msgspec.json.Decoder(kind)
     seen = set()
     for index, raw in enumerate(entries):
@@ -153,6 +154,9 @@ def _read(path: PathLike, key: str, kind: type[_Record]) -> Iterator[_Record]:
             text, _, inside = str(exception).partition(" - at `$")
             whole = msgspec.ValidationError(f"{text} - at `$.{key}[{index}]{inside}")
             raise DataError(f"{path}: {describe_misfit(whole)}") from None
+        # Large files are not searched for repeated keys as a whole, and an entry only if it looks like having one.
+        if max(map(bytes(raw).count, required)) > 1 and (repeated := repeated_key(raw)) is not None:
+            raise DataError(f"{path}: {key}[{index}] holds the key {repeated} twice: remove one")
         if entry.question_id in seen:
             raise DataError(
                 f"{path}: {key}[{index}].question_id: {entry.question_id} occurs a second time: remove one"

@@ -3,6 +3,7 @@
 Both are read in place, and only the rows that are needed.
 """
 
+import codecs
 import contextlib
 import io
 import operator
@@ -12,18 +13,19 @@ import zlib
 from collections.abc import Container, Iterator, Set
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 import numpy as np
 from numpy.lib import format as npy
 
 from mmnas.errors import DataError, MMNasError
-from mmnas.files import read_json
+from mmnas.files import is_utf16, read_json
 from mmnas.schema import shown
 
 WIDTH = 300
 LONGEST_LINE = 1 << 16  # bytes; 300 numbers take some three thousand
 PUBLISHED = "en_vectors_web_lg"
+_START = 4  # bytes that tell an encoding
 _HEADER = 1 << 14  # more than the header of an array ever has, in bytes
 _HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _WIDER = re.compile(rb"[^ ]* -?[\d.]*\d(e[-+]?\d+)? ")  # a GloVe line whose second field is a number
@@ -56,6 +58,16 @@ class SpacyVectors:
             rows = {token: operator.index(row) for token, row in found.items() if row is not None}
             return {token: np.array(self.rows[row], dtype=np.float32) for token, row in rows.items()}
         except Exception as exception:  # msgpack raises many kinds for damaged bytes
+            raise _damaged(self.files[1], exception) from None
+
+    def count_shared(self) -> int:
+        """Return how many words have the row of another word, as in pruned tables; see `lookup`."""
+        import srsly
+
+        try:
+            row_of = srsly.read_msgpack(self.files[1])
+            return len(row_of) - len(set(row_of.values()))
+        except Exception as exception:  # as above
             raise _damaged(self.files[1], exception) from None
 
 
@@ -92,6 +104,10 @@ class GloveText:
         wanted = {token.encode(): token for token in tokens}
         found: dict[str, np.ndarray] = {}
         with _lines(self.path) as lines:
+            start = lines.peek(_START)
+            if is_utf16(start):
+                raise DataError(f"word vectors are UTF-16 text: {self.path}: save them as UTF-8")
+            lines.read(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)
             for number, line in enumerate(iter(partial(lines.readline, LONGEST_LINE), b""), 1):
                 try:
                     token, vector = _parse(line.rstrip(), wanted)
@@ -123,7 +139,7 @@ def _parse(line: bytes, wanted: Container[bytes]) -> tuple[bytes, np.ndarray | N
 
 
 @contextlib.contextmanager
-def _lines(path: Path) -> Iterator[BinaryIO]:
+def _lines(path: Path) -> Iterator[io.BufferedReader]:
     """Open a GloVe `.txt` or `.zip`; a failure to read it becomes a DataError."""
     try:
         if path.suffix == ".zip":

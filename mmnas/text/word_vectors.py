@@ -13,13 +13,14 @@ import importlib.util
 import json
 import logging
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mmnas.errors import DataError
-from mmnas.files import PathLike, replacing
+from mmnas.files import PathLike, replacing, writing_cache
 from mmnas.text.vector_sources import PUBLISHED, WIDTH, GloveText, SpacyVectors, VectorSource
 
 _UNDER_DATA_ROOT = (f"{PUBLISHED}*", "word_vectors", "glove.840B.300d.txt", "glove.840B.300d.zip")
@@ -37,15 +38,24 @@ def word_vectors(
     """Return the vectors of `words`, float32 (len(words), 300).
 
     `source` is an installed spaCy package, a spaCy directory, or a GloVe `.txt` or `.zip`. Without it, these are
-    tried in order: the installed en_vectors_web_lg, another installed English spaCy package with 300-d vectors,
-    and the data root `search`. The result is kept in `cache_dir` for the next run. Raises DataError when no
-    source is found, or one is damaged or of another width.
+    tried in order: the installed en_vectors_web_lg, another installed English spaCy package that has a 300-d
+    vector of its own for each word, and the data root `search`. The result is kept in `cache_dir` for the next
+    run. Raises DataError when no source is found, or one is damaged or of another width. Warns when more than a
+    tenth of the words share vectors.
     """
     table = _find_source(search) if source is None else _open_source(source)
     vectors = _mean_vectors(words, table) if cache_dir is None else _cached(cache_dir, words, table)
-    missing = len(words) - np.count_nonzero(vectors.any(axis=1))
-    logger.info("word vectors from %s: %d of %d words have none (all zero)", table.path, missing, len(words))
+    missing, shared = len(words) - np.count_nonzero(vectors.any(axis=1)), count_shared(vectors)
+    text = "word vectors from %s: %d of %d words have none (all zero), %d share theirs with another word"
+    level = logging.WARNING if shared > len(words) / 10 else logging.INFO
+    logger.log(level, text, table.path, missing, len(words), shared)
     return vectors
+
+
+def count_shared(vectors: np.ndarray) -> int:
+    """Return how many rows (words, 300) also stand in another row, all-zero ones aside."""
+    counts = Counter(row.tobytes() for row in vectors if row.any())
+    return sum(count for count in counts.values() if count > 1)
 
 
 def _find_source(search: PathLike | None) -> VectorSource:
@@ -85,12 +95,17 @@ def _package_directory(name: str) -> Path | None:
 
 
 def _other_packages() -> list[SpacyVectors]:
-    """Return the vectors of every installed English spaCy package that has vectors of the right width."""
+    """Return the vectors of every installed English spaCy package that has 300-d ones, no two words sharing one."""
     tables = []
     for name in sorted({entry.module for entry in importlib.metadata.entry_points(group="spacy_models")}):
         if name.startswith("en_") and (package := _package_directory(name)):
             with contextlib.suppress(DataError):  # the small packages have no vectors
-                tables.append(SpacyVectors(package))
+                table = SpacyVectors(package)
+                if shared := table.count_shared():
+                    text = "word vectors of %s are not used, as %d words share theirs: name them by --WORD_VECTORS"
+                    logger.warning(text, name, shared)
+                else:
+                    tables.append(table)
     return tables
 
 
@@ -127,6 +142,6 @@ def _cached(cache_dir: PathLike, words: Sequence[str], table: VectorSource) -> n
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as exception:
             logger.warning("word vector cache is damaged and will be replaced: %s: %s", path, exception)
     vectors = _mean_vectors(words, table)
-    with replacing(path) as temporary, open(temporary, "wb") as output:
+    with writing_cache(path), replacing(path) as temporary, open(temporary, "wb") as output:
         np.savez(output, vectors=vectors)
     return vectors

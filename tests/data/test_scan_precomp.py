@@ -1,5 +1,6 @@
 """Captions and ids of Flickr30K and COCO: both forms, oddities of the real files, and what is refused."""
 
+import codecs
 import json
 import logging
 
@@ -107,6 +108,17 @@ def test_missing_files_and_bytes_that_are_no_text(root):
         write(file(root, name), content)
     write(file(root, "test_caps.txt"), b"fine\n\xff\xfe\n")
     with pytest.raises(DataError, match="not UTF-8 text: .*test_caps.txt, line 2"):
+        read_split(root, "coco", "test")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(root):
+    for name in ("test_caps.txt", "test_ids.txt"):
+        content = file(root, name).read_bytes()
+        write(file(root, name), codecs.BOM_UTF8 + content)
+    split = read_split(root, "coco", "test")
+    assert split.image_ids.tolist() == [9, 30] and split.texts == TEXTS
+    write(file(root, "test_caps.txt"), "\n".join(TEXTS).encode("utf-16"))
+    with pytest.raises(DataError, match="captions file is UTF-16 text: .*test_caps.txt: save it as UTF-8"):
         read_split(root, "coco", "test")
 
 

@@ -194,6 +194,17 @@ def test_a_faulty_question_is_named(write, change, message):
     assert str(error.value).startswith(str(path))
 
 
+@pytest.mark.parametrize("checked", [0, 1 << 25])
+def test_a_key_that_an_entry_holds_twice_is_named_however_large_the_file(write, monkeypatch, checked):
+    monkeypatch.setattr("mmnas.files.LARGEST_CHECKED", checked)
+    path = write("questions", [QUESTIONS[0], {**QUESTIONS[1], "question": 'image_id "image_id" ?'}])
+    assert read_questions(path)[1].text == 'image_id "image_id" ?'
+    path.write_text(path.read_text().replace('"image_id": 393225', '"image_id": 1, "image_id": 393225'))
+    with pytest.raises(DataError, match="holds the key '?image_id'? twice") as error:
+        read_questions(path)
+    assert str(path) in str(error.value)
+
+
 @pytest.mark.parametrize("key", ["question_id", "image_id", "question"])
 def test_a_question_without_a_key_is_named(write, key):
     entry = {name: value for name, value in QUESTIONS[1].items() if name != key}

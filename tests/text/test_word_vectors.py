@@ -12,7 +12,7 @@ from spacy.strings import get_string_id
 from mmnas.errors import DataError
 from mmnas.text import word_vectors as module
 from mmnas.text.vector_sources import GloveText, SpacyVectors
-from mmnas.text.word_vectors import word_vectors
+from mmnas.text.word_vectors import count_shared, word_vectors
 
 TOKENS = ("PAD", "UNK", "do", "nt", "red", "Red", "case", "NOUN", "bus", "café", "can", "'s", "5", "$", ".")
 # "case" and "NOUN" are symbols of spaCy: their keys are small numbers, no hashes.
@@ -360,7 +360,56 @@ def test_source_and_words_without_a_vector_are_logged_once(tmp_path, caplog):
     path = write_glove(tmp_path / "glove.txt")
     word_vectors(["red", "zzz", "bus", "qqq"], path)
     (record,) = caplog.records
-    assert record.getMessage() == f"word vectors from {path}: 2 of 4 words have none (all zero)"
+    assert record.levelname == "INFO" and record.getMessage() == (
+        f"word vectors from {path}: 2 of 4 words have none (all zero), 0 share theirs with another word"
+    )
+
+
+def test_words_that_share_vectors_are_counted_and_many_are_a_warning(tmp_path, caplog):
+    """As in the tables that small spaCy models have: many words on one row."""
+    write_vocab(tmp_path, key2row={get_string_id(token): row // 3 for row, token in enumerate(TOKENS)})
+    vectors = word_vectors(["PAD", "UNK", "red", "zzz", "qqq"], tmp_path)
+    assert count_shared(vectors) == 2
+    assert caplog.records[0].levelname == "WARNING"
+    assert "2 of 5 words have none (all zero), 2 share theirs" in caplog.text
+
+
+def test_a_pruned_table_is_used_only_if_it_is_named(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "PUBLISHED", "en_vectors_not_installed")
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entry_points_under(tmp_path, group))
+    package = write_spacy2_package(tmp_path, "en_core_md")
+    key2row = package / "en_core_md-2.1.0" / "vocab" / "key2row"
+    srsly.write_msgpack(key2row, {get_string_id(token): row // 3 for row, token in enumerate(TOKENS)})
+    register(tmp_path, "en_core_md")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DataError, match="no word vectors"):
+        word_vectors(["red"])
+    assert "word vectors of en_core_md are not used, as 10 words share theirs" in caplog.text
+    assert word_vectors(["red"], "en_core_md").any()
+
+
+@pytest.mark.parametrize("form", ["txt", "zip"])
+def test_glove_with_a_byte_order_mark_and_in_utf_16(tmp_path, form):
+    text = "".join(map(glove_line, TOKENS))
+
+    def write(encoding):
+        path = tmp_path / f"{encoding}.{form}"
+        if form == "txt":
+            path.write_text(text, encoding=encoding)
+            return path
+        return write_zip(path, {"a.300d.txt": text.encode(encoding)})
+
+    check_words(word_vectors(WORDS, write("utf-8-sig")))
+    for encoding in ("utf-16", "utf-16-be", "utf-32"):
+        with pytest.raises(DataError, match=f"UTF-16 text: .*{encoding}.{form}: save them as UTF-8"):
+            word_vectors(WORDS, write(encoding))
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path, caplog):
+    (tmp_path / "file").write_bytes(b"")
+    path = write_glove(tmp_path / "glove.txt")
+    check_words(word_vectors(WORDS, path, tmp_path / "file" / "cache"))
+    assert "cannot be written (Not a directory)" in caplog.text
 
 
 def test_no_words_no_vectors(tmp_path):
