@@ -9,8 +9,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from mmnas.errors import MMNasError, one_line
+from mmnas.errors import MMNasError, one_line, safe
 from mmnas.version import __version__
 
 # The modules of `mmnas/commands`, in the order in which --help shows them.
@@ -20,8 +21,13 @@ COMMANDS = """
 """.split()
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(safe(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mmnas",
         description="Multimodal neural architecture search for VQA, visual grounding and image-text matching.",
         allow_abbrev=False,
@@ -47,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except (MMNasError, OSError) as exception:
+    except (MMNasError, OSError, MemoryError, RuntimeError) as exception:
         print(f"error: {one_line(exception)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -11,21 +11,21 @@ LONGEST = 2000
 """Characters of a message. Its middle is left out first: the file is named at its start, the remedy at its end."""
 
 
-def safe(text: str) -> str:
-    """Return `text` for a terminal or a log: one line, at most `LONGEST` characters, all of them printable.
+def safe(text: object, longest: int = LONGEST) -> str:
+    """Return `text` for a terminal or a log: one line, at most `longest` characters, all of them printable.
 
     Line ends, escape sequences, marks that change the direction of text and halves of characters are escaped.
     """
-    text = _shortened(text)
+    text = _shortened(str(text), longest)
     if not text.isprintable():
         letters = (c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-        text = _shortened("".join(letters))
+        text = _shortened("".join(letters), longest)
     return text
 
 
-def _shortened(text: str) -> str:
-    end = LONGEST // 4
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - end - 5]} ... {text[-end:]}"
+def _shortened(text: str, longest: int) -> str:
+    end = longest // 4
+    return text if len(text) <= longest else f"{text[: longest - end - 5]} ... {text[-end:]}"
 
 
 class MMNasError(ValueError):

@@ -1,4 +1,4 @@
-"""YAML files of settings, read as plain values and without trust: small, flat, no aliases, no tags, no key twice."""
+"""YAML files of settings, read as plain values and without trust: small, flat, no aliases or tags."""
 
 import re
 from typing import Any

@@ -65,8 +65,8 @@ def require_one_of(key: str, value: str, valid: Iterable[str]) -> None:
         raise ConfigError(f"{key} {shown(value)} is unknown; {nearest(value, valid)}")
 
 
-def describe_misfit(exception: ValueError) -> str:
-    """Return msgspec's message with the path first: "questions[3].image_id: expected int, got str"; others as is."""
+def describe_misfit(exception: Exception) -> str:
+    """Return the message, msgspec's with the path first: "questions[3].image_id: expected int, got str"."""
     text, _, path = str(exception).partition(" - at `")
     text = text.replace("`", "")
     path = path.rstrip("`").removeprefix("$").lstrip(".")

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from mmnas.data.vqa_json import read_questions
-from mmnas.errors import CheckpointError, DataError
+from mmnas.errors import CheckpointError, DataError, safe
 from mmnas.files import read_json
 from mmnas.tasks.submission import find_faults
 
@@ -28,10 +28,10 @@ def check_submission(options: argparse.Namespace) -> int:
         print(f"fault: {exception}")
         return 1
     for fault in faults:
-        print(f"fault: {options.result}: {fault}")
+        print(safe(f"fault: {options.result}: {fault}"))
     if not faults:
         known = f", each one of the {len(answers)} of {options.CKPT_PATH}" if answers else ""
-        print(f"{options.result}: one answer to each of {len(questions)} questions{known}")
+        print(safe(f"{options.result}: one answer to each of {len(questions)} questions{known}"))
     return 1 if faults else 0
 
 

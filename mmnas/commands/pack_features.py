@@ -3,7 +3,7 @@
 import argparse
 import time
 
-from mmnas.errors import ConfigError
+from mmnas.errors import ConfigError, safe
 
 _DTYPES = ("float32", "float16")
 
@@ -41,7 +41,7 @@ def pack_features(options: argparse.Namespace) -> int:
         what = "packed now"
     seconds, size = time.perf_counter() - start, sum(header.file_sizes().values())
     print(
-        f"{options.out}: {header.images} images, {header.regions} regions, {header.kind} of width "
+        f"{safe(options.out)}: {header.images} images, {header.regions} regions, {header.kind} of width "
         f"{header.feature_size} in {header.dtype}, {size} bytes; {done} images {what} "
         f"in {seconds:.1f} seconds, {done / seconds:.0f} images per second"
     )

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterator
 
+from mmnas.errors import safe
 from mmnas.paths import RunPaths
 from mmnas.search.drawing import STREAM_NAMES, save_png, short_name
 from mmnas.search.history import STREAMS, SearchHistory, entropy, margin, read_history
@@ -25,7 +26,7 @@ def plot_search(options: argparse.Namespace) -> int:
     png = options.png or path.with_suffix(".png")
     print("\n".join(_table(history)))
     save_png(draw_search(history, f"search {options.version}"), png)
-    print(f"\npicture: {png}")
+    print(f"\npicture: {safe(png)}")
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmnas.config import SIZES, load_config
+from mmnas.errors import safe
 from mmnas.genotype import Genotype, read_genotype, read_genotypes
 from mmnas.search.drawing import save_png, short_row
 from mmnas.search.genotype_picture import draw_architecture
@@ -53,7 +54,7 @@ def show_arch(options: argparse.Namespace) -> int:
     regions, tokens = options.regions or config.data.max_regions, options.tokens or config.data.max_tokens
     costs = genotype_costs(genotype, sizes, regions=regions, tokens=tokens)
     totals = [sum(stream, Cost()) for stream in (*costs, costs[0] + costs[1])]
-    title = f"{Path(options.file).name}, epoch {epoch}"
+    title = safe(f"{Path(options.file).name}, epoch {epoch}")
     setting = f"{config.task} {config.size} (H {sizes.hidden}), {regions} regions, {tokens} tokens"
     print(f"{title}: {setting}\n", *_table(genotype, costs, totals), f"\n{NOT_COUNTED}\n", sep="\n")
     for stream, rows in (("encoder", genotype.encoder), ("decoder", genotype.decoder)):
@@ -62,7 +63,7 @@ def show_arch(options: argparse.Namespace) -> int:
         parameters, multiply_adds = totals[2].parameters / 1e6, totals[2].multiply_adds / 1e6
         subtitle = f"{setting}: {parameters:,.1f} M parameters, {multiply_adds:,.1f} M multiply-adds"
         save_png(draw_architecture(genotype, costs, title=title, subtitle=subtitle), options.png)
-        print(f"\npicture: {options.png}")
+        print(f"\npicture: {safe(options.png)}")
     return 0
 
 

@@ -157,7 +157,7 @@ def _child(
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // len(devices)))
     try:
         code = _join(local, local, len(devices), devices[local], main, arguments)
-    except (MMNasError, OSError) as exception:
+    except (MMNasError, OSError, MemoryError, RuntimeError) as exception:
         if isinstance(exception, LostProcess):
             time.sleep(1.0)  # the parent is to find the process that was lost first, and ends this one
         errors.put(one_line(exception))

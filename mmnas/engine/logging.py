@@ -10,7 +10,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mmnas.errors import safe
+
 log = logging.getLogger(__name__)
+LONGEST_LINE = 1 << 16
+"""Characters; the configuration of a run is one line."""
 
 
 def start_logging(rank: int, file: Path | None = None) -> None:
@@ -25,13 +29,20 @@ def start_logging(rank: int, file: Path | None = None) -> None:
     logger.setLevel(logging.DEBUG if rank == 0 else logging.ERROR)
     logger.propagate = False
     terminal = _Terminal(logging.INFO)
-    terminal.setFormatter(logging.Formatter("%(message)s"))
+    terminal.setFormatter(_Safe("%(message)s"))
     logger.addHandler(terminal)
     if rank == 0 and file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         handler = _LogFile(file, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(_Safe("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
+
+
+class _Safe(logging.Formatter):
+    """Makes each record one printable line, whatever names from files it holds."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that `logging` calls
+        return safe(super().formatMessage(record), LONGEST_LINE)
 
 
 class _LogFile(logging.FileHandler):

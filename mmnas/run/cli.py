@@ -20,7 +20,7 @@ def main(task: type[Task], arguments: Sequence[str] | None = None) -> int:
     """Run a task's script; return its exit code: 0, 2 after a user's error, 128 + n after signal n."""
     try:
         return start(task, parse(task, sys.argv[1:] if arguments is None else arguments))
-    except (MMNasError, OSError) as exception:
+    except (MMNasError, OSError, MemoryError, RuntimeError) as exception:
         sys.stderr.write(f"error: {one_line(exception)}\n")
         return 2
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from mmnas.config import Config
 from mmnas.data.features import Regions, RegionSource, require_images
-from mmnas.errors import MMNasError, one_line
+from mmnas.errors import MMNasError, one_line, safe
 from mmnas.text.vocabulary import Vocabulary
 from mmnas.text.word_vectors import count_shared, word_vectors
 
@@ -21,13 +21,18 @@ class Report:
     """Writes lines at once and keeps warnings and faults, each once, for the end."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
-        self.line = write
+        self._write = write
         self.faults: list[str] = []
         self.warnings: list[str] = []
 
+    def line(self, text: str) -> None:
+        """Write a line."""
+        self._write(safe(text))
+
     def title(self, text: str) -> None:
         """Begin a section."""
-        self.line(f"\n{text}")
+        self.line("")
+        self.line(text)
 
     def problem(self, text: str, needed: bool = True) -> None:
         """Note a fault, or a warning where training does not need what is missing."""
