@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from mmnas.errors import ConfigError
 from mmnas.paths import RunPaths
 from mmnas.plain_yaml import parse_yaml, read_yaml
-from mmnas.schema import Count, Natural, Text, convert, field_types, nearest, shown
+from mmnas.schema import Natural, Text, convert, field_types, nearest, shown
 
 FEATURE_SIZE = 2048
 Size = Literal["small", "large", "tiny", "search"]
@@ -25,9 +25,11 @@ SIZES: tuple[str, ...] = typing.get_args(Size)
 VERSION = re.compile(r"\w[\w.+=@-]{0,99}")
 """Names of runs, which become part of file names."""
 
-Rate = Annotated[float, Meta(gt=0, le=1e300)]
+Rate = Annotated[float, Meta(gt=0, le=1e6)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 Blocks = Annotated[int, Meta(ge=1, le=1000)]
+Width = Annotated[int, Meta(ge=1, le=1 << 16)]
+Amount = Annotated[int, Meta(ge=1, le=10**6)]
 Names = tuple[Text, ...]
 AlphaMode = Literal["full", "two"]
 AlphaInit = Literal["prior", "uniform", "normal"]
@@ -47,23 +49,23 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class ModelConfig(Section, frozen=True):
     """Sizes of the network (paper section 4.1)."""
 
-    hidden_size: Annotated[Count, doc("H, width of both streams")]
-    pooling_size: Annotated[Count, doc("inner width of the attention pooling's MLP")]
-    pooled_size: Annotated[Count, doc("width after pooling, 2H in the paper")]
-    head_scale: Annotated[Count, doc("an attention head is this times as wide as its operation's name says")] = 1
-    feature_size: Annotated[Count, doc("D, width of a region feature")] = FEATURE_SIZE
-    word_size: Annotated[Count, doc("width of a word vector")] = 300
-    relation_size: Annotated[Count, doc("R, width of the relation embedding")] = 64
-    box_size: Annotated[Natural, doc("width of the box embedding added to each region feature; 0 for none")] = 0
-    glimpses: Annotated[Count, doc("softmaxes per attention pooling")] = 1
+    hidden_size: Annotated[Width, doc("H, width of both streams")]
+    pooling_size: Annotated[Width, doc("inner width of the attention pooling's MLP")]
+    pooled_size: Annotated[Width, doc("width after pooling, 2H in the paper")]
+    head_scale: Annotated[Blocks, doc("an attention head is this times as wide as its operation's name says")] = 1
+    feature_size: Annotated[Width, doc("D, width of a region feature")] = FEATURE_SIZE
+    word_size: Annotated[Width, doc("width of a word vector")] = 300
+    relation_size: Annotated[Width, doc("R, width of the relation embedding")] = 64
+    box_size: Annotated[int, Meta(ge=0, le=1 << 16), doc("width of each region's box embedding; 0 for none")] = 0
+    glimpses: Annotated[Blocks, doc("softmaxes per attention pooling")] = 1
     dropout: Annotated[Fraction, doc("probability of every dropout, attention maps included")] = 0.1
 
 
 class DataConfig(Section, frozen=True):
     """Limits and choices of the input data."""
 
-    max_tokens: Annotated[Count, doc("longer text is cut")] = 14
-    max_regions: Annotated[Count, doc("further regions of an image are left out")] = 100
+    max_tokens: Annotated[Amount, doc("longer text is cut")] = 14
+    max_regions: Annotated[Amount, doc("further regions of an image are left out")] = 100
     answer_min_count: Annotated[Natural, doc("VQA: answers that occur more often enter the vocabulary")] = 8
     dataset: Annotated[Text, doc("data set")] = ""
     protocol: Annotated[Text, doc("images scored against each other; if omitted, as --DATASET is")] = ""
@@ -75,22 +77,22 @@ class TrainingConfig(Section, frozen=True):
     """How weights are learned (paper section 4.1)."""
 
     base_lr: Annotated[Rate, doc("learning rate after the warm-up of three epochs")]
-    epochs: Annotated[Count, doc("epochs to train")]
+    epochs: Annotated[Amount, doc("epochs to train")]
     decay_epochs: Annotated[tuple[Natural, ...], doc("epochs (from 0) at whose start the rate decays")] = ()
-    decay_rate: Annotated[Rate, doc("factor of one decay")] = 0.2
+    decay_rate: Annotated[float, Meta(gt=0, le=1), doc("factor of one decay")] = 0.2
     split_base_lr: Annotated[dict[Text, Rate], doc("other base learning rates for some values of --SPLIT")] = {}
     optimizer: Annotated[Literal["adam", "sgd"], doc("adam, or sgd with cosine decay to the last epoch")] = "adam"
     betas: Annotated[tuple[Fraction, Fraction], doc("Adam's decay rates")] = (0.9, 0.98)
     eps: Annotated[Rate, doc("Adam's epsilon")] = 1e-9
     momentum: Annotated[Fraction, doc("momentum of sgd")] = 0.9
     loss: Annotated[Text, doc("loss function")] = ""
-    negative_candidates: Annotated[Count, doc("matching: random candidates for each kind of negative")] = 64
-    hard_negatives: Annotated[Count, doc("matching: a negative is drawn from so many best candidates")] = 5
+    negative_candidates: Annotated[Amount, doc("matching: random candidates for each kind of negative")] = 64
+    hard_negatives: Annotated[Amount, doc("matching: a negative is drawn from so many best candidates")] = 5
     random_negative_epochs: Annotated[Natural, doc("matching: first epochs that draw from all candidates")] = 0
     clip_norm: Annotated[Rate, doc("largest norm of the whole gradient")] = 1.0
-    batch_size: Annotated[Count, doc("samples per step and process")] = 64
-    accumulate: Annotated[Count, doc("gradient accumulation: micro-batches per batch")] = 1
-    eval_batch_size: Annotated[Count, doc("samples per forward pass in evaluation")] = 128
+    batch_size: Annotated[Amount, doc("samples per step and process")] = 64
+    accumulate: Annotated[Amount, doc("gradient accumulation: micro-batches per batch")] = 1
+    eval_batch_size: Annotated[Amount, doc("samples per forward pass in evaluation")] = 128
     buckets: Annotated[bool, doc("group images with similar region counts (packed features only)")] = True
     workers: Annotated[int, Meta(ge=0, lt=1024), doc("data-loading workers per process; 0 for none")] = 4
     precision: Annotated[Literal["fp32", "bf16"], doc("number format of the forward pass")] = "fp32"
@@ -114,7 +116,7 @@ class SearchConfig(Section, frozen=True):
     decoder_candidates: Annotated[Names, doc("operations that every decoder block chooses from")] = DECODER
     alpha_mode: Annotated[AlphaMode, doc("candidates per architecture step: all, or two drawn ones")] = "full"
     alpha_start: Annotated[Natural, doc("epochs before architecture steps")] = 20
-    alpha_every: Annotated[Count, doc("weight steps per architecture step")] = 5
+    alpha_every: Annotated[Amount, doc("weight steps per architecture step")] = 5
     alpha_init: Annotated[AlphaInit, doc("alphas' start: pattern SA FFN / RSA GA FFN, zeros, or noise")] = "prior"
     alpha_lr: Annotated[Rate, doc("Adam's learning rate for the alphas")] = 0.1
     alpha_betas: Annotated[tuple[Fraction, Fraction], doc("Adam's decay rates for the alphas")] = (0.0, 0.999)

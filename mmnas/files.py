@@ -69,8 +69,8 @@ def read_json(path: PathLike, what: str = "file", error: type[ValueError] = Data
 
     The file is UTF-8, with or without a byte order mark. Raises `error` in one line when it is missing, unreadable,
     not UTF-8, malformed, nested too deeply, or does not fit `kind`: that message names the path in the value. NaN,
-    infinite numbers and halves of characters are malformed; in files up to `LARGEST_CHECKED` bytes, so is a key that
-    occurs twice in one object. Integers of any size pass where `kind` sets no limit.
+    infinite numbers and halves of characters are malformed; in files up to `LARGEST_CHECKED` bytes, so is a key
+    that occurs twice in one object. Integers of any size pass where `kind` sets no limit.
     """
     content = read_utf8(path, what, error)
     try:

@@ -198,7 +198,7 @@ def test_a_section_that_does_not_exist():
         ("training.accumulate", 65, "training.accumulate 65 (--ACCU) is more than the batch size 64 (--BS)"),
         ("training.base_lr", 0, "training.base_lr must be a number above 0.0, not 0"),
         ("training.base_lr", math.nan, "training.base_lr must be a number above 0.0, not nan"),
-        ("training.clip_norm", math.inf, "training.clip_norm must be a number of at most 1e+300, not inf"),
+        ("training.clip_norm", math.inf, "training.clip_norm must be a number of at most 1000000.0, not inf"),
         ("training.decay_rate", -1, "training.decay_rate must be a number above 0.0, not -1"),
         ("training.eps", 0, "training.eps must be a number above 0.0, not 0"),
         ("training.workers", -1, "training.workers must be an integer of at least 0, not -1"),

@@ -160,8 +160,11 @@ def _read(path: Path, file: BinaryIO) -> Checkpoint | PublishedWeights:
         # Mapped, its tensors need no memory of their own; files of torch before 1.6 are no zip archives.
         source = f"/dev/fd/{file.fileno()}" if archive else file
         values = torch.load(source, map_location="cpu", weights_only=True, mmap=archive)
-    except pickle.UnpicklingError:
-        raise CheckpointError(f"{path} is not a checkpoint of this project, or damaged (no code was run)") from None
+    except pickle.UnpicklingError as exception:
+        named = re.search(r"GLOBAL (\S+)", str(exception))
+        held = f"holds {named[1]}, which is not a plain value" if named else None
+        fault = held or "is not a checkpoint of this project, or damaged"
+        raise CheckpointError(f"{path} {fault} (no code was run)") from None
     except Exception as exception:  # torch raises many kinds for damaged bytes
         raise CheckpointError(f"{path} is damaged or truncated ({type(exception).__name__}); use another") from None
     size = os.fstat(file.fileno()).st_size

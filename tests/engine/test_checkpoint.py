@@ -4,12 +4,15 @@ import hashlib
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from mmnas.config import Config, load_config
 from mmnas.engine.checkpoint import (
+    FORMAT,
     Checkpoint,
     best_epoch,
     checkpoint_name,
@@ -118,6 +121,7 @@ def test_the_hash_is_that_of_the_bytes_that_were_loaded(tmp_path):
 
 COUNTED = """
 import sys
+from pathlib import Path
 opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 from mmnas.run.cli import main
@@ -188,6 +192,13 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path):
     torch.save({"state_dict": {"w": Evil()}}, tmp_path / "evil.pkl")
     with pytest.raises(CheckpointError, match="no code was run"):
         load_checkpoint(tmp_path / "evil.pkl")
+
+
+@pytest.mark.parametrize("value", [np.float64(0.5), np.int64(3), np.ones(2), Path("x")])
+def test_the_type_of_what_is_no_plain_value_is_named(tmp_path, value):
+    torch.save({"format": FORMAT, "epoch": value}, tmp_path / "odd.pkl")
+    with pytest.raises(CheckpointError, match=r"odd.pkl holds (numpy|pathlib)\S+, which is not a plain value"):
+        load_checkpoint(tmp_path / "odd.pkl")
 
 
 def test_names_sort_by_moment_not_by_letter(tmp_path):
