@@ -168,13 +168,14 @@ def _runs(process: int) -> bool:
 
 
 def write_json(path: PathLike, value: Any, indent: int | None = None) -> None:
-    """Write `value` as UTF-8 JSON to `path`, atomically. Raises DataError for NaN and infinite numbers."""
+    """Write `value` as UTF-8 JSON to `path`, atomically. Raises DataError for NaN and infinite numbers.
+
+    "?" replaces what a path holds that is not UTF-8.
+    """
     with replacing(path) as temporary:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", errors="replace") as file:
             try:
                 json.dump(value, file, indent=indent, ensure_ascii=False, allow_nan=False)
-            except UnicodeError:
-                raise
             except ValueError:
                 raise DataError(f"{path} is not written: it would hold NaN or an infinite number") from None
             file.write("\n")

@@ -127,7 +127,7 @@ def _explain(message: str, value: Any, kind: Any, path: str) -> str:
 
 def _wanted(text: str) -> str:
     if "matching regex" in text:
-        return "text without control characters"
+        return "UTF-8 text without control characters"
     if not text.startswith("Expected"):
         return "a number in range"
     words = text.removeprefix("Expected ").split(", got")[0].replace("`", "").split(" ")

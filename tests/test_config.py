@@ -1,6 +1,7 @@
 import importlib.resources
 import json
 import math
+import re
 import typing
 
 import pytest
@@ -10,6 +11,7 @@ from msgspec import structs
 from mmnas import config as config_module
 from mmnas.config import PARTS, SIZES, Config, load_config, read_overrides
 from mmnas.errors import ConfigError
+from mmnas.schema import bare_type
 from tests.stand_in import ROOT
 
 TASKS = sorted(path.stem for path in (ROOT / "mmnas" / "configs").glob("*.yml"))
@@ -223,8 +225,8 @@ def test_a_section_that_does_not_exist():
         ("search.encoder_blocks", 1001, "search.encoder_blocks must be an integer of at most 1000, not 1001"),
         ("search.encoder_candidates", ["gelu"] * 2, "search.encoder_candidates must list different operations"),
         ("search.alpha_init", "zeros", "search.alpha_init 'zeros' is unknown; valid ones: prior, uniform, normal"),
-        ("paths.data", "a\nb", "paths.data must be text without control characters, not 'a\\nb'"),
-        ("paths.features", "\ud800", "paths.features must be text without control characters, not '\\ud800'"),
+        ("paths.data", "a\nb", "paths.data must be UTF-8 text without control characters, not 'a\\nb'"),
+        ("paths.features", "\ud800", "paths.features must be UTF-8 text without control characters, not '\\ud800'"),
         ("training.split_base_lr", {"a\n": 1.0}, "training.split_base_lr: keys must be names, not ['a\\n']"),
     ],
 )
@@ -232,6 +234,28 @@ def test_values_out_of_range_name_their_key(key, value, message):
     with pytest.raises(ConfigError) as caught:
         load(overrides={key: value})
     assert str(caught.value).startswith(message)
+
+
+NUMBERS = [
+    f"{part}.{field.name}"
+    for part, kind in PARTS.items()
+    for field in structs.fields(kind)
+    if bare_type(field.type) is not str and re.search("float|int", str(field.type))
+]
+ODD = [-1, 2**62, -(2**62), 10**30, 10**400, 1e308, -1e308, math.nan, math.inf, "1", "", {1: 1}, True, None]
+ODD_PARTS = [2**70, -1, 1e308, math.nan, "1", None]
+# Numbers that are only compared with others.
+UNLIMITED = "data.answer_min_count training.seed training.random_negative_epochs search.alpha_start search.patience"
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_odd_numbers_are_refused_by_every_field(key):
+    """Past this check they would be tracebacks, NaN, or memory asked for without end."""
+    odd = [value for value in ODD if value != 2**62 or key not in UNLIMITED.split()]
+    odd += [[value] for value in ODD_PARTS] + [{"train": value} for value in ODD_PARTS]
+    for value in odd:
+        with pytest.raises(ConfigError, match=re.escape(key)):
+            load(overrides={key: value})
 
 
 @pytest.mark.parametrize("key", ["model", "training", "task"])

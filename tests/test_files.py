@@ -1,6 +1,7 @@
 """Reading JSON of strangers: what is accepted, and the one line that says why something is not."""
 
 import codecs
+import os
 
 import msgspec
 import pytest
@@ -88,6 +89,11 @@ def test_damaged_files_are_refused_whether_or_not_the_fault_lies_in_what_is_kept
 def test_a_key_that_an_object_holds_twice_is_an_error(path, kind):
     for text in ('{"entries": [], "x": {}, "entries": []}', '{"entries": [], "x": [{"a": 1, "\\u0061": 2}]}'):
         refused(path, text, "holds the key '(entries|a)' twice in one object: .*: remove one", kind)
+
+
+def test_a_path_that_is_not_utf_8_can_be_written_and_read_again(path):
+    write_json(path, {"checkpoint": os.fsdecode(b"caf\xe9/e.pkl"), "answer": "caf\xe9"})
+    assert read_json(path) == {"checkpoint": "caf?/e.pkl", "answer": "caf\xe9"}
 
 
 def test_text_in_utf_16_and_utf_32_is_named_with_and_without_a_mark(path):

@@ -227,7 +227,12 @@ def test_the_best_epoch_is_the_first_of_equals():
 @pytest.mark.parametrize(
     ("part", "name", "value", "message"),
     [
-        ("config", "hidden_size", 6400 * 64, "does not fit"),  # its 30 GB would be asked for before shapes were met
+        (
+            "config",
+            "hidden_size",
+            1000 * 64,
+            "does not fit",
+        ),  # gigabytes, not to be asked for before shapes are met
         ("optimizer", "state", {0: {"exp_avg": torch.zeros(3)}}, "its optimizer does not fit"),
         ("optimizer", "param_groups", [], "its optimizer does not fit"),
     ],
