@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from mmnas.errors import ConfigError
 from mmnas.paths import RunPaths
 from mmnas.plain_yaml import parse_yaml, read_yaml
-from mmnas.schema import Natural, Text, convert, field_types, nearest, shown
+from mmnas.schema import Natural, Text, convert, field_types, require_one_of, shown
 
 FEATURE_SIZE = 2048
 Size = Literal["small", "large", "tiny", "search"]
@@ -186,8 +186,7 @@ def load_config(
 ) -> Config:
     """Read the shipped YAML's section `size`, then `file`, then `overrides` (`"training.seed": 1`)."""
     sections = shipped_sections(task)
-    if size not in sections:
-        raise ConfigError(f"no section '{size}' for {task}; valid ones: {', '.join(sections)}")
+    require_one_of(f"{task}'s size", size, sections)
     names = {"task": task, "size": size, "split": split, "version": version}
     shipped = {"data": {}, "paths": {}, **sections[size]}
     return Config.from_dict({**names, **overlaid(shipped, {**read_overrides(file), **(overrides or {})})})
@@ -208,8 +207,7 @@ def read_overrides(file: str | None) -> dict[str, Any]:
     if not isinstance(parts, dict) or not all(isinstance(values, dict) for values in parts.values()):
         raise ConfigError("a configuration must look like a section of the shipped YAML: {training: {seed: 1}}")
     for part in parts:
-        if part not in PARTS:
-            raise ConfigError(f"unknown section {shown(part).strip(chr(39))}; {nearest(str(part), PARTS)}")
+        require_one_of("section", str(part), PARTS)
     return {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
 
 

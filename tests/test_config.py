@@ -130,8 +130,8 @@ def test_what_a_file_sets_is_listed_by_dotted_key(tmp_path):
     [
         ("training: {sed: 3}", r"unknown key training\.sed; did you mean seed\?"),
         ("model: {hidden: 3}", r"unknown key model\.hidden; "),
-        ("trainig: {seed: 3}", r"unknown section trainig; did you mean training\?"),
-        ("small: {training: {seed: 3}}", r"unknown section small; valid ones: model, data, training, paths"),
+        ("trainig: {seed: 3}", r"section 'trainig' is unknown; did you mean training\?"),
+        ("small: {training: {seed: 3}}", r"section 'small' is unknown; valid ones: model, data, training, paths"),
         ("training: {epochs: ten}", r"training\.epochs must be an integer, not 'ten'"),
         ("training: {epochs: 2.5}", r"training\.epochs must be an integer, not 2\.5"),
         ("training: {decay_epochs: 5}", r"training\.decay_epochs must be a list, not 5"),
@@ -175,7 +175,7 @@ def test_a_byte_order_mark_is_skipped_and_a_key_that_occurs_twice_is_named(tmp_p
 
 
 def test_a_section_that_does_not_exist():
-    with pytest.raises(ConfigError, match="no section 'huge' for vqa; valid ones: small, large, tiny"):
+    with pytest.raises(ConfigError, match="vqa's size 'huge' is unknown; valid ones: small, large, tiny"):
         load(size="huge")
 
 

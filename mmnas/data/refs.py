@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from mmnas.data.pickles import read_plain_pickle
-from mmnas.errors import ConfigError, DataError
+from mmnas.errors import DataError
 from mmnas.files import Int64, PathLike, is_text, read_json, write_json, writing_cache
 from mmnas.schema import describe_misfit, require_one_of, shown
 
@@ -103,10 +103,9 @@ def find_expressions(data_path: PathLike, dataset: str, splits: Iterable[str]) -
 
     Raises DataError when a file is damaged, or none of the splits is found.
     """
-    splits, valid = list(splits), splits_of(dataset)
+    splits = list(splits)
     for split in splits:
-        if split not in valid:
-            raise ConfigError(f"{dataset} has no split '{split}'; valid ones: {', '.join(valid)}")
+        require_one_of(f"{dataset}'s split", split, splits_of(dataset))
     folder = Path(data_path) / "refs" / dataset
     originals = (folder / "instances.json", folder / f"refs({split_by(dataset)}).p")
     stats = {path.name: path.stat() for path in originals if path.is_file()}

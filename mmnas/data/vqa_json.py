@@ -13,9 +13,9 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from mmnas.errors import ConfigError, DataError
+from mmnas.errors import DataError
 from mmnas.files import Int64, PathLike, read_json, repeated_key
-from mmnas.schema import describe_misfit
+from mmnas.schema import describe_misfit, require_one_of
 from mmnas.text.answers import normalize_for_vocabulary
 
 # The files of questions and of annotations.
@@ -73,8 +73,7 @@ def annotation_places(data_path: PathLike, split: str) -> list[Path]:
 
 
 def _places(data_path: PathLike, split: str, kind: int) -> list[Path]:
-    if split not in SPLITS:
-        raise ConfigError(f"unknown VQA split {split!r}: choose one of {', '.join(SPLITS)}")
+    require_one_of("VQA split", split, SPLITS)
     folders = [Path(data_path, "vqa"), Path(data_path, "vqa", "annotations")]
     folders += [Path("datasets", "vqa")] if split == "vg" else []
     return [folder / name for folder in folders for name in _FILES[split][kind : kind + 1]]

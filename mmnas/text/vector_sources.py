@@ -49,25 +49,27 @@ class SpacyVectors:
 
     def lookup(self, tokens: Set[str]) -> dict[str, np.ndarray]:
         """Return the vectors of those `tokens` that the table has. Raises DataError when its index is damaged."""
-        import srsly
         from spacy.strings import get_string_id
 
+        row_of = self._row_of()
         try:
-            row_of = srsly.read_msgpack(self.files[1])
             found = {token: row_of.get(get_string_id(token)) for token in tokens}
             rows = {token: operator.index(row) for token, row in found.items() if row is not None}
             return {token: np.array(self.rows[row], dtype=np.float32) for token, row in rows.items()}
-        except Exception as exception:  # msgpack raises many kinds for damaged bytes
+        except (TypeError, LookupError, OverflowError) as exception:
             raise _damaged(self.files[1], exception) from None
 
     def count_shared(self) -> int:
-        """Return how many words have the row of another word, as in pruned tables; see `lookup`."""
+        """Return how many words have the row of another word, as in pruned tables."""
+        rows = list(self._row_of().values())
+        return len(rows) - len(set(map(str, rows)))
+
+    def _row_of(self) -> dict[int, int]:
         import srsly
 
         try:
-            row_of = srsly.read_msgpack(self.files[1])
-            return len(row_of) - len(set(row_of.values()))
-        except Exception as exception:  # as above
+            return dict(srsly.read_msgpack(self.files[1]))
+        except Exception as exception:  # msgpack raises many kinds for damaged bytes
             raise _damaged(self.files[1], exception) from None
 
 

@@ -45,9 +45,6 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.words)
 
-    def __contains__(self, word: object) -> bool:
-        return word in self._ids
-
     def encode(self, tokens: Sequence[str], max_tokens: int) -> list[int]:
         """Return the ids of the first `max_tokens` tokens, unknown ones as UNK_ID; never an empty list.
 

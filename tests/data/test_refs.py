@@ -205,9 +205,9 @@ def test_other_splits_may_lack(refs):
 
 
 def test_an_unknown_split_or_data_set_lists_the_valid_ones(refs):
-    with pytest.raises(ConfigError, match="refcoco has no split 'test'; valid ones: train, val, testA, testB"):
+    with pytest.raises(ConfigError, match="refcoco's split 'test' is unknown; did you mean testA?"):
         refs.read("test")
-    with pytest.raises(ConfigError, match="refcocog has no split 'testA'; valid ones: train, val, test"):
+    with pytest.raises(ConfigError, match="refcocog's split 'testA' is unknown; did you mean test?"):
         require_expressions(refs.root, "refcocog", "testA")
     with pytest.raises(ConfigError, match=r"data set 'refcoc' is unknown; did you mean refcoco"):
         require_expressions(refs.root, "refcoc", "val")

@@ -105,7 +105,7 @@ def test_missing_files_name_every_place(tmp_path):
 
 def test_an_unknown_split_lists_the_known_ones(tmp_path):
     for find in (question_places, annotation_places, require_questions, require_annotations):
-        with pytest.raises(ConfigError, match="'dev': choose one of train, val, test, vg"):
+        with pytest.raises(ConfigError, match="VQA split 'dev' is unknown; valid ones: train, val, test, vg"):
             find(tmp_path, "dev")
 
 

@@ -232,7 +232,7 @@ def test_the_best_epoch_is_the_first_of_equals():
             "hidden_size",
             1000 * 64,
             "does not fit",
-        ),  # gigabytes, not to be asked for before shapes are met
+        ),  # gigabytes: shapes are compared first
         ("optimizer", "state", {0: {"exp_avg": torch.zeros(3)}}, "its optimizer does not fit"),
         ("optimizer", "param_groups", [], "its optimizer does not fit"),
     ],

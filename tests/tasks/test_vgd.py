@@ -261,5 +261,5 @@ def test_every_test_split_is_scored():
 
 
 def test_a_test_split_that_the_data_set_lacks_lists_the_valid_ones():
-    with pytest.raises(ConfigError, match="refcocog has no split 'testA'; valid ones: train, val, test"):
+    with pytest.raises(ConfigError, match="refcocog's split 'testA' is unknown; did you mean test"):
         task(**{"data.dataset": "refcocog"}).evaluation_set("testA")

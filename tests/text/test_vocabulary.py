@@ -15,8 +15,8 @@ def vocabulary():
 def test_words_stand_in_order_of_first_appearance(vocabulary):
     assert vocabulary.words == ("PAD", "UNK", "CLS", "a", "red", "bus", "car")
     assert len(vocabulary) == 7
-    assert "bus" in vocabulary
-    assert "dog" not in vocabulary
+    assert "bus" in vocabulary.words
+    assert "dog" not in vocabulary.words
 
 
 def test_special_ids():
