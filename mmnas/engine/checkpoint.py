@@ -11,7 +11,7 @@ import pickle
 import platform
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -233,8 +233,8 @@ def best_epoch(history: list[dict[str, Any]], headline: str) -> int | None:
     return -max(scored)[1] if scored else None
 
 
-def prune(folder: PathLike, best: int | None) -> None:
-    """Remove all checkpoints of a run but the newest two and the best."""
-    for path in checkpoints_in(folder)[:-2]:
+def prune(folder: PathLike, best: int | None, written: Collection[str]) -> None:
+    """Remove those checkpoints of a run that it has `written`, but for the newest two and the best."""
+    for path in [path for path in checkpoints_in(folder) if path.name in written][:-2]:
         if path.name != checkpoint_name(best or -1, 0):
             os.remove(path)

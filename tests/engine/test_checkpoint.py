@@ -201,9 +201,10 @@ def test_names_sort_by_moment_not_by_letter(tmp_path):
 def test_prune_keeps_the_newest_two_and_the_best(tmp_path):
     for epoch in range(1, 7):
         (tmp_path / checkpoint_name(epoch, 0)).touch()
-    prune(tmp_path, best=2)
+    written = [path.name for path in checkpoints_in(tmp_path)]
+    prune(tmp_path, best=2, written=written)
     assert [path.name for path in checkpoints_in(tmp_path)] == ["epoch2.pkl", "epoch5.pkl", "epoch6.pkl"]
-    prune(tmp_path, best=None)
+    prune(tmp_path, best=None, written=written)
     assert [path.name for path in checkpoints_in(tmp_path)] == ["epoch5.pkl", "epoch6.pkl"]
 
 

@@ -291,6 +291,6 @@ def test_main_after_an_interrupt(capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmnas.run.cli.start", interrupted)
+    monkeypatch.setattr("mmnas.run.cli.make_plan", interrupted)
     assert main(VQATask, ["--RUN=train"]) == 130
     assert capsys.readouterr().err == "stopped\n"
