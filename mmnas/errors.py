@@ -4,6 +4,8 @@ Each message is a single line: what is wrong, in which file, key or flag, and ho
 line prints that line and exits with code 2; a caller of the library gets a `ValueError`.
 """
 
+import sys
+
 
 class MMNasError(ValueError):
     """Something the user provided cannot be used; the message says what to do."""
@@ -27,3 +29,12 @@ def one_line(exception: MMNasError | OSError) -> str:
         path = f"{exception.filename}: " if exception.filename is not None else ""
         return f"{path}{exception.strerror or exception}; check the path, its permissions and the free disk space"
     return str(exception)
+
+
+def require_posix() -> None:
+    """End the program in one line where files cannot be locked, as on Windows; call it before other imports."""
+    try:
+        import fcntl  # noqa: F401
+    except ImportError:
+        sys.stderr.write("error: MMNas runs on Linux and macOS; on Windows, use WSL\n")
+        raise SystemExit(2) from None

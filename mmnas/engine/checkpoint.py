@@ -126,10 +126,11 @@ def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
     except (OSError, RuntimeError) as exception:
         if isinstance(exception, RuntimeError) and explained(exception):  # a worker's death is told at any time
             raise
-        reason = getattr(exception, "strerror", None) or "the disk may be full"
+        disk = isinstance(exception, OSError) or re.search("inline_container|PytorchStreamWriter", str(exception))
+        text = "the disk may be full" if disk else str(exception).partition("\n")[0]
         raise CheckpointError(
-            f"checkpoint {path} could not be saved ({reason}); earlier checkpoints are intact: "
-            "free some space and go on with --RESUME"
+            f"checkpoint {path} could not be saved ({getattr(exception, 'strerror', None) or text}); earlier "
+            f"checkpoints are intact: {'free some space and ' if disk else ''}go on with --RESUME"
         ) from None
 
 

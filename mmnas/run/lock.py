@@ -6,6 +6,7 @@ and runs on other hosts that share the folder by a file system without such lock
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from mmnas.errors import ConfigError, MMNasError
+from mmnas.errors import ConfigError
 from mmnas.files import remove_temporaries
 
 NAME = ".lock"
@@ -29,10 +30,6 @@ def locked(folder: Path) -> Iterator[None]:
     The lock of a run that died is taken over, and its unfinished files are removed; on another host it cannot be
     told from one that runs.
     """
-    try:
-        import fcntl  # here, as it is missing on Windows, where all else may work
-    except ImportError:
-        raise MMNasError("this system cannot lock files: use Linux or macOS; on Windows, WSL") from None
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
     with _open(path) as file, _claimed(folder) as free:

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from mmnas.errors import ConfigError, MMNasError
+from mmnas.errors import ConfigError
 from mmnas.run.lock import NAME, locked
 
 HOLD = "import sys, time; from pathlib import Path; from mmnas.run.lock import locked\n\
@@ -105,13 +105,6 @@ def test_a_worker_that_outlives_its_run_holds_no_lock(tmp_path):
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-
-
-def test_a_system_without_file_locks_is_told_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    with pytest.raises(MMNasError, match="Linux or macOS; on Windows, WSL"):
-        with locked(tmp_path):
-            pass
 
 
 def test_two_runs_of_one_version(place, run):

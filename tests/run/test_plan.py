@@ -55,7 +55,7 @@ def test_resuming_a_checkpoint_of_elsewhere_removes_nothing(place, run, foreign,
 
 def test_files_of_others_in_the_run_s_own_folder_stay(trained, place, run, foreign):
     """Checkpoints of another seed, damaged ones, and those of the run itself, of which only the newest two stay."""
-    path = foreign("logs/ckpts/ckpt_own/epoch4.pkl", epoch=4)
+    path = foreign("logs/ckpts/ckpt_own/epoch4.pkl")
     own = load_checkpoint(path)
     rows = [{"epoch": number, "loss": 5.0 - number, "metrics": {"overall": 1.0}} for number in range(1, 5)]
     for epoch in (1, 2, 3, 4):
