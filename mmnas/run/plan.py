@@ -1,9 +1,9 @@
 """What a command line asks for, settled once, before any process starts.
 
-A run's settings come from the YAML and the flags, or from a checkpoint. Evaluation and resuming take
-model, genotype and vocabularies from the checkpoint; a flag that says otherwise is an error.
+A run's settings come from YAML and flags, or from a checkpoint; a flag that contradicts a checkpoint is an error.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,9 +191,8 @@ def _from_checkpoint(
     if trained.task != task.name:
         raise CheckpointError(f"{path} is of the task {trained.task}: use train_{trained.task}.py")
     if checkpoint.search and request.run != "search":
-        found = trained.files.genotypes
         raise CheckpointError(
-            f"{path} is of a search: continue it with --RUN=search, or train what it found, --GENO_PATH={found}"
+            f"{path} is of a search: continue it with --RUN=search, or train what it found, named by --GENO_PATH"
         )
     if request.run == "search" and not checkpoint.search:
         raise CheckpointError(f"{path} is of a training run, which --RUN=search cannot continue")
@@ -231,28 +230,20 @@ def _value(config: Config, key: str) -> Any:
 
 def files_of_run(plan: Plan) -> set[str]:
     """Return the names of the checkpoints in a resumed run's folder that the same run has written."""
-    assert plan.checkpoint is not None
-    names, own = set(), _identity(plan.checkpoint)
+    names = set()
     for path in checkpoints_in(plan.folder):
-        try:
+        with contextlib.suppress(CheckpointError):  # of damaged ones, which are left alone
             found = checkpoints.load_checkpoint(path)
-        except CheckpointError:  # damaged, and left alone
-            continue
-        if isinstance(found, Checkpoint):
-            *fixed, losses = _identity(found)
-            if [*fixed, own[-1][: len(losses)]] == [*own[:-1], losses]:
+            (fixed, losses), (own, all_losses) = _identity(found), _identity(plan.checkpoint)
+            if fixed == own and losses == all_losses[: len(losses)]:
                 names.add(path.name)
     return names
 
 
-def _identity(checkpoint: Checkpoint) -> list[Any]:
-    """Return what stays the same as a run goes on: its settings and genotype, then the losses so far."""
-    settings = {
-        f"{part}.{key}": value
-        for part, values in checkpoint.config.items()
-        if isinstance(values, dict)
-        for key, value in values.items()
-        if not f"{part}.{key}".startswith((*FREE_KEYS, *FREE_WHEN_RESUMING))
-    }
-    losses = [row["loss"] for row in checkpoint.history]
-    return [checkpoint.config.get("split"), settings, checkpoint.genotype, losses]
+def _identity(checkpoint: Any) -> tuple[list[Any], list[float]]:
+    """Return what stays the same while a run goes on, and the losses of its epochs so far."""
+    if not isinstance(checkpoint, Checkpoint):
+        return [], []
+    config, genotype = checkpoints.settings_of("checkpoint", checkpoint)
+    fixed = [config.split, config.training.seed, config.model, config.data, genotype, checkpoint.vocabularies]
+    return fixed, [row["loss"] for row in checkpoint.history]
