@@ -192,7 +192,8 @@ def _from_checkpoint(
         raise CheckpointError(f"{path} is of the task {trained.task}: use train_{trained.task}.py")
     if checkpoint.search and request.run != "search":
         raise CheckpointError(
-            f"{path} is of a search: continue it with --RUN=search, or train what it found, named by --GENO_PATH"
+            f"{path} is of a search: continue it with --RUN=search, or train what it found, "
+            f"--GENO_PATH={trained.files.genotypes}"
         )
     if request.run == "search" and not checkpoint.search:
         raise CheckpointError(f"{path} is of a training run, which --RUN=search cannot continue")
