@@ -48,14 +48,11 @@ def run(group: Group, task_class: type[Task], plan: Plan) -> int:
         log.info("%s", exception)
         group.barrier()  # no process ends, and has the others ended, before all is said
         return exception.exit_code
-    except (MMNasError, OSError) as exception:
-        log.debug("error: %s", exception)  # for the log file; whoever started the run says it on the terminal
-        raise
-    except RuntimeError as exception:
-        told = explained(exception)
+    except (MMNasError, OSError, RuntimeError) as exception:
+        told = explained(exception) if isinstance(exception, RuntimeError) else exception
         if told is None:
             raise
-        log.debug("error: %s", told)
+        log.debug("error: %s", told)  # for the log file; whoever started the run says it on the terminal
         raise told from None
     finally:
         dismiss_workers()

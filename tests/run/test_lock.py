@@ -94,11 +94,14 @@ def test_a_deleted_lock_or_folder_admits_no_second_run(tmp_path, holder, deleted
 
 def test_a_worker_that_outlives_its_run_holds_no_lock(tmp_path):
     """A forked process has copies of all open files."""
+    started, start = os.pipe()
     with locked(tmp_path):
         child = os.fork()
         if not child:
+            os.write(start, b"1")
             time.sleep(60)
             os._exit(0)
+        os.read(started, 1)
     try:
         with locked(tmp_path):
             pass
