@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from mmnas.errors import MMNasError, one_line, safe
+from mmnas.errors import MMNasError, one_line, require_posix, safe
 from mmnas.version import __version__
 
 # The modules of `mmnas/commands`, in the order in which --help shows them.
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 2 after a user's mistake. Without a command, print the help."""
+    require_posix()
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:

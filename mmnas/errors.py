@@ -5,6 +5,7 @@ line prints that line and exits with code 2; a caller of the library gets a `Val
 """
 
 import re
+import sys
 
 _NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Storage size calculation overflowed")  # of torch
 LONGEST = 2000
@@ -48,7 +49,7 @@ class CheckpointError(MMNasError):
 
 
 def one_line(exception: Exception) -> str:
-    """Return the message for the user. Raises an exception again that is neither his mistake nor the system's."""
+    """Return the message for the user. Raises an exception again that neither the user nor the system caused."""
     if isinstance(exception, OSError):
         path = f"{exception.filename}: " if exception.filename is not None else ""
         reason = exception.strerror or exception
@@ -58,3 +59,12 @@ def one_line(exception: Exception) -> str:
     if not isinstance(exception, MMNasError):
         raise exception
     return str(exception)
+
+
+def require_posix() -> None:
+    """End the program in one line where files cannot be locked, as on Windows; call it before other imports."""
+    try:
+        import fcntl  # noqa: F401
+    except ImportError:
+        sys.stderr.write("error: MMNas runs on Linux and macOS; on Windows, use WSL\n")
+        raise SystemExit(2) from None

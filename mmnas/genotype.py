@@ -6,7 +6,7 @@ No torch here: `models/operations.py` builds a module for each `OperationSpec`.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,27 +33,25 @@ class OperationSpec:
     reads: str = ""  # "", "relation" (region geometry) or "memory" (the encoder's output)
 
 
-def _attentions(prefix: str, widths: Iterable[int], reads: str) -> dict[str, OperationSpec]:
-    return {f"{prefix}_{width}": OperationSpec(prefix, width, reads=reads) for width in widths}
+def _sizes(family: str, *sizes: int, reads: str = "") -> dict[str, OperationSpec]:
+    return {f"{family}_{size}": OperationSpec(family, size, reads=reads) for size in sizes}
 
 
 OPERATIONS: dict[str, OperationSpec] = {
-    "none": OperationSpec("none"),
-    "skip_connect": OperationSpec("skip_connect"),
-    "gelu": OperationSpec("gelu"),
-    **_attentions("self_att", (16, 32, 64, 128, 256), reads=""),
+    **{name: OperationSpec(name) for name in ("none", "skip_connect", "gelu")},
+    **_sizes("self_att", 16, 32, 64, 128, 256),
     "self_att_64_2": OperationSpec("self_att", 64, inner_scale=2),
-    **_attentions("rel_self_att", (16, 32, 64, 128, 256), reads="relation"),
+    **_sizes("rel_self_att", 16, 32, 64, 128, 256, reads="relation"),
     "rel_self_att_64_2": OperationSpec("rel_self_att", 64, inner_scale=2, reads="relation"),
-    **_attentions("guided_att", (16, 32, 64, 128, 256), reads="memory"),
+    **_sizes("guided_att", 16, 32, 64, 128, 256, reads="memory"),
     "guided_att_64_2": OperationSpec("guided_att", 64, inner_scale=2, reads="memory"),
-    **_attentions("uniimg_att", (32, 64, 128), reads="memory"),
-    **{f"sep_conv_{kernel}": OperationSpec("sep_conv", kernel) for kernel in (3, 5, 7, 11)},
-    **{f"std_conv_{kernel}": OperationSpec("std_conv", kernel) for kernel in (3, 5, 7, 11)},
+    **_sizes("uniimg_att", 32, 64, 128, reads="memory"),
+    **_sizes("sep_conv", 3, 5, 7, 11),
+    **_sizes("std_conv", 3, 5, 7, 11),
     "feed_forward": OperationSpec("feed_forward", 4),
-    **{f"feed_forward_{times}": OperationSpec("feed_forward", times) for times in (2, 8, 16, 32)},
+    **_sizes("feed_forward", 2, 8, 16, 32),
     "feed_forward_deep": OperationSpec("feed_forward_deep", 2),
-    **{f"gated_linear_{depth}": OperationSpec("gated_linear", depth) for depth in (1, 2)},
+    **_sizes("gated_linear", 1, 2),
 }
 
 Row = tuple[str, ...]

@@ -61,11 +61,16 @@ class Workplace:
         """The flags of a search over 2 + 3 blocks; alphas learn from the second epoch on."""
         return ["--RUN=search", f"--VERSION={version}", *self.sizes, *flags]
 
+    def machine(self, flags: Sequence[str]) -> list[str]:
+        """What no checkpoint says, unless `flags` do: where the data is, and how many workers read it."""
+        data = [] if any(flag.startswith("--DATA_PATH") for flag in flags) else [f"--DATA_PATH={self.data}"]
+        return data if any(flag.startswith(("--NW", "--CFG")) for flag in flags) else [*data, "--NW=0"]
+
     def script(self, *flags: str, environment: dict | None = None, **options) -> subprocess.Popen:
         """Start the script as a process of its own."""
         command = [*options.pop("launcher", [sys.executable]), str(ROOT / f"train_{self.task}.py"), *flags]
         return subprocess.Popen(
-            [*command, f"--DATA_PATH={self.data}"],
+            [*command, *self.machine(flags)],
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -156,9 +161,8 @@ def run(monkeypatch, capsys):
 
     def call(place: Workplace, *flags: str) -> Run:
         monkeypatch.chdir(place.folder)
-        data = [] if any(flag.startswith("--DATA_PATH") for flag in flags) else [f"--DATA_PATH={place.data}"]
         capsys.readouterr()
-        code = main(task_named(place.task), [*flags, *data])
+        code = main(task_named(place.task), [*flags, *place.machine(flags)])
         return Run(code, capsys.readouterr().err)
 
     return call

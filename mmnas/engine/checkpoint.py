@@ -11,7 +11,7 @@ import pickle
 import platform
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -126,10 +126,11 @@ def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
     except (OSError, RuntimeError) as exception:
         if isinstance(exception, RuntimeError) and explained(exception):  # a worker's death is told at any time
             raise
-        reason = getattr(exception, "strerror", None) or "the disk may be full"
+        disk = isinstance(exception, OSError) or re.search("inline_container|PytorchStreamWriter", str(exception))
+        text = "the disk may be full" if disk else str(exception).partition("\n")[0]
         raise CheckpointError(
-            f"checkpoint {path} could not be saved ({reason}); earlier checkpoints are intact: "
-            "free some space and go on with --RESUME"
+            f"checkpoint {path} could not be saved ({getattr(exception, 'strerror', None) or text}); earlier "
+            f"checkpoints are intact: {'free some space and ' if disk else ''}go on with --RESUME"
         ) from None
 
 
@@ -236,8 +237,8 @@ def best_epoch(history: list[dict[str, Any]], headline: str) -> int | None:
     return -max(scored)[1] if scored else None
 
 
-def prune(folder: PathLike, best: int | None) -> None:
-    """Remove all checkpoints of a run but the newest two and the best."""
-    for path in checkpoints_in(folder)[:-2]:
+def prune(folder: PathLike, best: int | None, written: Collection[str]) -> None:
+    """Remove those checkpoints of a run that it has `written`, but for the newest two and the best."""
+    for path in [path for path in checkpoints_in(folder) if path.name in written][:-2]:
         if path.name != checkpoint_name(best or -1, 0):
             os.remove(path)

@@ -7,6 +7,7 @@ waits for a GPU.
 import contextlib
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -86,18 +87,17 @@ def parse_devices(text: str | None) -> list[torch.device]:
 def launch(main: Callable[..., int], devices: str | None, *arguments: Any) -> int:
     """Call `main(group, *arguments)` in every process of the run and return its exit code.
 
-    Under torchrun this process joins the given group; otherwise one process per device is started when
-    there is more than one.
+    Under torchrun, or srun with the variables that torchrun sets, this process joins the given group; otherwise one
+    process per device is started when there is more than one.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE"} <= set(os.environ):
-        local = int(os.environ.get("LOCAL_RANK", 0))
+    if "RANK" in os.environ:
+        local, rank, size = _given_place()
         everywhere = ",".join(map(str, range(torch.cuda.device_count()))) or "cpu"
         own = parse_devices(devices or everywhere)
-        if own[0].type == "cuda" and local >= len(own):
+        if own[0].type == "cuda" and len(own) > 1 and local >= len(own):
             raise ConfigError(f"torchrun started more processes than GPUs; use --nproc_per_node={len(own)}")
-        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        try:
-            return _join(local, rank, size, own[local % len(own)], main, arguments)
+        try:  # a launcher may show each process its own GPU alone
+            return _join(rank, size, own[local % len(own)], main, arguments)
         except MMNasError:
             time.sleep(rank and 1.0)  # rank 0 has mostly met the same error, and torchrun ends the others
             raise
@@ -106,6 +106,22 @@ def launch(main: Callable[..., int], devices: str | None, *arguments: Any) -> in
         _use(own[0])
         return main(Group(device=own[0]), *arguments)
     return _spawn(own, main, arguments)
+
+
+def _given_place() -> tuple[int, int, int]:
+    """Return local rank, rank and number of processes. Raises `ConfigError` unless the environment has all."""
+    values = {"LOCAL_RANK": "0", **os.environ}
+    for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        value = values.get(name, "")
+        if not value or (name != "MASTER_ADDR" and not re.fullmatch(r"[0-9]{1,9}", value)):
+            raise ConfigError(
+                f"RANK is set, as by torchrun, but {name} is {repr(value[:20]) if value else 'not'}: "
+                "start with torchrun, or unset RANK"
+            )
+    local, rank, size = (int(values[name]) for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE"))
+    if rank >= size:
+        raise ConfigError(f"RANK={rank} must be less than WORLD_SIZE={size}: start with torchrun, or unset RANK")
+    return local, rank, size
 
 
 def _spawn(devices: list[torch.device], main: Callable[..., int], arguments: tuple) -> int:
@@ -144,7 +160,7 @@ class _PassedSignal(StopSignal):
 
 
 def _child(
-    local: int,
+    rank: int,
     devices: list[torch.device],
     main: Callable[..., int],
     arguments: tuple,
@@ -154,9 +170,9 @@ def _child(
     """Run one process; a user's error goes to the parent, which says the first of them."""
     os.environ.update({**address, **os.environ})  # what the user has set holds
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // len(devices)))
+        torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
     try:
-        code = _join(local, local, len(devices), devices[local], main, arguments)
+        code = _join(rank, len(devices), devices[rank], main, arguments)
     except (MMNasError, OSError, MemoryError, RuntimeError) as exception:
         if isinstance(exception, LostProcess):
             time.sleep(1.0)  # the parent is to find the process that was lost first, and ends this one
@@ -168,17 +184,31 @@ def _child(
         sys.exit(code)
 
 
-def _join(
-    local: int, rank: int, size: int, device: torch.device, main: Callable[..., int], arguments: tuple
-) -> int:
+def _join(rank: int, size: int, device: torch.device, main: Callable[..., int], arguments: tuple) -> int:
     _use(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, rank=rank, world_size=size, init_method="env://")
     try:
-        control = dist.new_group(backend="gloo")
-        return main(Group(rank, size, device, control), *arguments)
+        dist.init_process_group(backend, rank=rank, world_size=size, init_method="env://")
+    except (RuntimeError, OSError) as exception:  # torch raises several kinds
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ConfigError(
+            f"process {rank} cannot meet the others at {address} ({str(exception).splitlines()[0][:200]}): "
+            "choose a free port by MASTER_PORT"
+        ) from None
+    try:
+        group = Group(rank, size, device, dist.new_group(backend="gloo"))
+        _require_own_gpu(group)
+        return main(group, *arguments)
     finally:
         dist.destroy_process_group()
+
+
+def _require_own_gpu(group: Group) -> None:
+    """Raise `ConfigError` if two processes have the same GPU, whatever each of them calls it."""
+    if group.device.type == "cuda":
+        uuid = str(getattr(torch.cuda.get_device_properties(group.device), "uuid", group.rank))
+        if len(set(group.gather([uuid]))) < group.size:
+            raise ConfigError("several processes have the same GPU: start as many on each machine as it has GPUs")
 
 
 def _use(device: torch.device) -> None:

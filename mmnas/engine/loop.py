@@ -65,6 +65,7 @@ class EpochLoop(ABC):
         self.datasets, self.dataset = datasets, datasets[0]
         self.loader, self.sampler = self._load(self.dataset)
         self.seen_splits = [self.config.split]
+        self.written: set[str] = set()  # names of this run's checkpoints in `folder`; no others are removed
         self.optimizer = optimizer_of(model, self.config)
         self.learning_rate = schedule_of(self.config, len(self.sampler))
         self.epoch, self.step, self.loss_sum = 0, 0, 0.0
@@ -215,9 +216,11 @@ class EpochLoop(ABC):
         failure = None
         if self.group.rank == 0:
             try:
-                save_checkpoint(self.folder / checkpoint_name(self.epoch, self.step), self._checkpoint())
+                name = checkpoint_name(self.epoch, self.step)
+                save_checkpoint(self.folder / name, self._checkpoint())
+                self.written.add(name)
                 if not self.keep_all:
-                    prune(self.folder, best_epoch(self.history, self.task.headline))
+                    prune(self.folder, best_epoch(self.history, self.task.headline), self.written)
             except CheckpointError as exception:
                 failure = exception
         failure = self.group.from_first(failure)

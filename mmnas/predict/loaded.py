@@ -78,10 +78,8 @@ class LoadedModel:
         return {name: tensor.to(device) for name, tensor in batch.items()}
 
     def _sample(self, index: int, text: str, *image: Any) -> dict[str, np.ndarray]:
-        regions, width = (
-            Regions(*(np.asarray(array, np.float32) for array in image)),
-            self.config.model.feature_size,
-        )
+        regions = Regions(*(np.asarray(array, np.float32) for array in image))
+        width = self.config.model.feature_size
         count = len(regions.features) if regions.features.ndim else 0
         if not count or regions.features.shape != (count, width) or regions.boxes.shape != (count, 4):
             raise DataError(

@@ -7,19 +7,20 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mmnas.config import VERSION
+from mmnas.engine.distributed import launch
 from mmnas.errors import ConfigError, MMNasError, one_line
 from mmnas.run.flags import Flag, Request, flags_of
-from mmnas.run.plan import LEARNING, default_size
-from mmnas.run.session import start
-from mmnas.schema import nearest
+from mmnas.run.plan import LEARNING, LONGEST_VERSION, default_size, is_version, make_plan
+from mmnas.run.session import run
+from mmnas.schema import nearest, shown
 from mmnas.tasks.base import Task
 
 
 def main(task: type[Task], arguments: Sequence[str] | None = None) -> int:
     """Run a task's script; return its exit code: 0, 2 after a user's error, 128 + n after signal n."""
     try:
-        return start(task, parse(task, sys.argv[1:] if arguments is None else arguments))
+        request = parse(task, sys.argv[1:] if arguments is None else arguments)
+        return launch(run, request.devices, task, make_plan(task, request))
     except (MMNasError, OSError, MemoryError, RuntimeError) as exception:
         sys.stderr.write(f"error: {one_line(exception)}\n")
         return 2
@@ -70,6 +71,7 @@ def _parser(task: type[Task], flags: Sequence[Flag]) -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=_Formatter,
     )
+    parser.add_argument("--local-rank", "--local_rank", help=argparse.SUPPRESS)  # older launchers; not needed
     groups = {name: parser.add_argument_group(name) for name in dict.fromkeys(flag.group for flag in flags)}
     for flag in flags:
         default = {"": "", "required": " (required)"}.get(flag.default, f" (default: {flag.default})")
@@ -107,9 +109,10 @@ def _request(values: dict[str, Any], flags: dict[str, str], task: type[Task]) ->
     if fields["run"] not in LEARNING and "training.batch_size" in overrides:
         overrides["training.eval_batch_size"] = overrides.pop("training.batch_size")
     version = fields.get("version")
-    if version is not None and not VERSION.fullmatch(version):
+    if version is not None and not is_version(version):
         raise ConfigError(
-            f"--VERSION={version!r} becomes part of file names: use up to 100 letters, digits and . _ + = @ -"
+            f"--VERSION={shown(version)} becomes part of file names: use letters, digits and . _ + = @ -, "
+            f"at most 100 of them and {LONGEST_VERSION} bytes"
         )
     size = fields.get("size", default_size(fields["run"]))
     name = f"{task.name}_{size}_{time.strftime('%Y%m%d_%H%M%S')}"

@@ -5,10 +5,14 @@ and runs on other hosts that share the folder by a file system without such lock
 """
 
 import contextlib
+import errno
 import fcntl
+import hashlib
 import json
 import os
 import socket
+import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,15 +32,16 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
-    with open(path, "a+", encoding="utf-8") as file:
+    with _open(path) as file, _claimed(folder) as free:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):  # the two ways to say that it is held
-            holder = _holder(file)
+            free = False
+        holder = _holder(file)
+        if not free:
             raise ConfigError(
                 f"{folder} is in use by {_name(holder)}: wait for its end, or choose another --VERSION"
-            ) from None
-        holder = _holder(file)
+            )
         if holder and holder.get("host") != socket.gethostname():  # locks may not reach as far as the folder does
             raise ConfigError(
                 f"{folder} is in use by {_name(holder)}: wait for its end, or delete {path} if it is no more"
@@ -47,6 +52,41 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             _write(file, "")
+
+
+def _open(path: Path) -> TextIO:
+    """Open the lock file. Raises `ConfigError` for a link or anything else that is not a file of its own."""
+    fault = ConfigError(f"{path} is not the plain file that a run writes there: delete it")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as exception:
+        raise fault if exception.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR) else exception from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise fault
+    return os.fdopen(descriptor, "r+", encoding="utf-8", errors="replace")
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[bool]:
+    """Claim the folder's path on this machine; false while another process holds it.
+
+    On Linux the claim is a socket's name, which stays when the lock file or the folder is deleted.
+    """
+    if sys.platform != "linux":
+        yield True
+        return
+    space = os.readlink("/proc/self/ns/mnt")  # in another container the same path is another folder
+    name = hashlib.sha256(os.fsencode(f"{space} {folder.resolve()}")).hexdigest()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
+        os.register_at_fork(after_in_child=claim.close)  # workers that outlive a killed run must not hold it
+        try:
+            claim.bind(f"\0mmnas lock {name}")
+        except OSError as exception:
+            yield exception.errno != errno.EADDRINUSE
+        else:
+            yield True
 
 
 def _holder(file: TextIO) -> dict[str, Any]:

@@ -1,24 +1,19 @@
 """What a command line asks for, settled once, before any process starts.
 
-A run's settings come from the YAML and the flags, or from a checkpoint. Evaluation and resuming take
-model, genotype and vocabularies from the checkpoint; a flag that says otherwise is an error.
+A run's settings come from YAML and flags, or from a checkpoint; a flag that contradicts a checkpoint is an error.
 """
 
+import contextlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
-from mmnas.config import Config, PathsConfig, load_config, overlaid, read_overrides
-from mmnas.engine.checkpoint import (
-    Checkpoint,
-    CheckpointFile,
-    checkpoints_in,
-    moment_of,
-    open_checkpoint,
-    settings_of,
-)
+from mmnas.config import VERSION, Config, PathsConfig, load_config, overlaid, read_overrides
+from mmnas.engine import checkpoint as checkpoints
+from mmnas.engine.checkpoint import Checkpoint, CheckpointFile, checkpoints_in, open_checkpoint
 from mmnas.errors import CheckpointError, ConfigError
 from mmnas.genotype import Genotype, read_genotype
 from mmnas.paths import RunPaths
@@ -32,6 +27,10 @@ LEARNING = ("train", "search")
 # What may differ from the checkpoint without changing what it computes; resuming may also go further.
 FREE_KEYS = ("paths.", "training.workers", "training.eval_batch_size", "training.compile")
 FREE_WHEN_RESUMING = ("training.epochs", "search.patience")
+LONGEST_VERSION = 200
+"""Bytes of a run's name: its files add up to 55 to it, and file systems end at 255."""
+UNKNOWN = "unknown"
+"""Stands in `Checkpoint.seen_splits` for training data that nothing tells about."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,8 @@ class Plan:
     source: CheckpointFile | None = None
     resume: bool = False
     keep_all: bool = False
+    named: bool = True
+    """Whether the user chose the version."""
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -54,6 +55,13 @@ class Plan:
     def folder(self) -> Path:
         """Where the run's checkpoints lie."""
         return self.config.files.checkpoints
+
+    @property
+    def seen_splits(self) -> list[str]:
+        """The values of --SPLIT that the weights have seen before this run; `UNKNOWN` where nothing tells."""
+        if self.checkpoint is None:
+            return [UNKNOWN] if self.source else []
+        return self.checkpoint.seen_splits or [self.checkpoint.config["split"], UNKNOWN]
 
 
 def default_size(run: str) -> str:
@@ -66,20 +74,20 @@ def make_plan(task: type[Task], request: Request) -> Plan:
     _check_flags(request)
     request = _with_file(request)
     path = _checkpoint_path(request)
+    version = _version(request, path)
     source = None if path is None else open_checkpoint(path)
     if source and source.own:
-        config, genotype = _from_checkpoint(task, request, source.own, source.path)
+        config, genotype = _from_checkpoint(task, request, source.own, source.path, version)
     elif source and request.resume:
         raise CheckpointError(f"{path} holds released weights, nothing to resume: leave out --RESUME to fine-tune")
     else:
-        version = path.stem if path and request.run != "train" else request.default_version
-        split = "train" if request.run == "search" else task.splits[0]
-        config = _configuration(task, request, request.size or default_size(request.run), split, version)
+        config = _configuration(task, request, request.size or default_size(request.run), version)
         if request.run == "search":
             genotype = space_of(config)
         else:
             genotype = read_genotype(request.geno_path or default_genotype(task), request.geno_epoch)
-    plan = Plan(request.run, config, genotype, source, request.resume, request.keep_all)
+    named = request.version is not None
+    plan = Plan(request.run, config, genotype, source, request.resume, request.keep_all, named)
     check_folder(plan)
     return plan
 
@@ -87,9 +95,14 @@ def make_plan(task: type[Task], request: Request) -> Plan:
 def check_folder(plan: Plan) -> None:
     """Refuse to lose what runs of that version have left; also asked once the folder is locked."""
     found = checkpoints_in(plan.folder)
-    if plan.resume and plan.source and plan.checkpoint:
+    if (
+        plan.resume
+        and plan.source
+        and plan.checkpoint
+        and plan.source.path.resolve().parent == plan.folder.resolve()
+    ):
         reached = (plan.checkpoint.epoch, plan.checkpoint.step)
-        later = [path.name for path in found if moment_of(path) > reached]
+        later = [path.name for path in found if checkpoints.moment_of(path) > reached]
         if later:
             raise ConfigError(
                 f"{plan.folder} holds checkpoints later than {plan.source.path}, such as {later[-1]}: "
@@ -97,7 +110,8 @@ def check_folder(plan: Plan) -> None:
             )
     elif plan.run in LEARNING and found:
         raise ConfigError(
-            f"{plan.folder} holds checkpoints of an earlier run: continue by --RESUME, or choose another --VERSION"
+            f"{plan.folder} holds checkpoints of another run: continue that by --RESUME without --CKPT_PATH, "
+            "or choose another --VERSION"
         )
     elif plan.run == "search" and plan.config.files.genotypes.exists():
         path = plan.config.files.genotypes
@@ -147,22 +161,39 @@ def _checkpoint_path(request: Request) -> Path | None:
     return found[-1]
 
 
-def _configuration(task: type[Task], request: Request, size: str, split: str, version: str) -> Config:
-    """Return what YAML and flags say; `split` and `version` hold where they say nothing."""
-    split, version = request.split or split, request.version or version
+def is_version(name: str) -> bool:
+    """Whether a run may have this name, which becomes part of file names."""
+    return VERSION.fullmatch(name) is not None and len(name.encode()) <= LONGEST_VERSION
+
+
+def _version(request: Request, path: Path | None) -> str:
+    """Return the run's name: --VERSION, or that of the checkpoint's file or folder; never what it holds."""
+    if request.version is not None or path is None or (request.run == "train" and not request.resume):
+        return request.version or request.default_version
+    name = path.absolute().parent.name.removeprefix("ckpt_") if request.resume else path.stem
+    name = re.sub(r"[^\w.+=@-]", "_", name)
+    if not is_version(name):
+        raise ConfigError(f"{path} gives no name for the files to write: choose one by --VERSION")
+    return name
+
+
+def _configuration(task: type[Task], request: Request, size: str, version: str) -> Config:
+    """Return what YAML and flags say."""
+    split = request.split or ("train" if request.run == "search" else task.splits[0])
     return task.settle(load_config(task.name, size, split=split, version=version, overrides=request.overrides))
 
 
 def _from_checkpoint(
-    task: type[Task], request: Request, checkpoint: Checkpoint, path: Path
+    task: type[Task], request: Request, checkpoint: Checkpoint, path: Path, version: str
 ) -> tuple[Config, Genotype]:
-    trained, genotype = settings_of(path, checkpoint)
+    """Return what the checkpoint was trained with, but for what it says about the machine: paths and workers."""
+    trained, genotype = checkpoints.settings_of(path, checkpoint)
     if trained.task != task.name:
         raise CheckpointError(f"{path} is of the task {trained.task}: use train_{trained.task}.py")
     if checkpoint.search and request.run != "search":
-        found = trained.files.genotypes
         raise CheckpointError(
-            f"{path} is of a search: continue it with --RUN=search, or train what it found, --GENO_PATH={found}"
+            f"{path} is of a search: continue it with --RUN=search, or train what it found, "
+            f"--GENO_PATH={trained.files.genotypes}"
         )
     if request.run == "search" and not checkpoint.search:
         raise CheckpointError(f"{path} is of a training run, which --RUN=search cannot continue")
@@ -171,8 +202,9 @@ def _from_checkpoint(
             f"--GENO_PATH={request.geno_path} contradicts {path}, which holds its own genotype: leave the flag out"
         )
     tuning = request.run == "train" and not request.resume
-    names = {"version": request.version or trained.version}
-    asked = Config.from_dict({**overlaid(trained.to_dict(), request.overrides), **names})
+    held = {**trained.to_dict(), "version": version, "paths": {}}
+    del held["training"]["workers"]
+    asked = Config.from_dict(overlaid(held, request.overrides))
     fixed = [("--MODEL", request.size or trained.size, trained.size)]
     if not tuning:
         fixed.append(("--SPLIT", request.split or trained.split, trained.split))
@@ -180,14 +212,14 @@ def _from_checkpoint(
     for key in request.overrides:
         if not key.startswith((*free, "training.", "search.") if tuning else free):
             fixed.append((request.flags.get(key, key), _value(asked, key), _value(trained, key)))
-    for flag, given, held in fixed:
-        if given != held:
+    for flag, given, kept in fixed:
+        if given != kept:
             raise CheckpointError(
-                f"{flag}={given} contradicts {path}, which was trained with {held}: "
+                f"{flag}={given} contradicts {path}, which was trained with {kept}: "
                 "leave the flag out, or start a new run"
             )
     if tuning:
-        new = _configuration(task, request, trained.size, task.splits[0], request.default_version)
+        new = _configuration(task, request, trained.size, version)
         return replace(new, model=asked.model, data=asked.data), genotype
     return task.settle(asked), genotype
 
@@ -195,3 +227,24 @@ def _from_checkpoint(
 def _value(config: Config, key: str) -> Any:
     part, name = key.split(".", 1)
     return getattr(getattr(config, part), name)
+
+
+def files_of_run(plan: Plan) -> set[str]:
+    """Return the names of the checkpoints in a resumed run's folder that the same run has written."""
+    names = set()
+    for path in checkpoints_in(plan.folder):
+        with contextlib.suppress(CheckpointError):  # of damaged ones, which are left alone
+            found = checkpoints.load_checkpoint(path)
+            (fixed, losses), (own, all_losses) = _identity(found), _identity(plan.checkpoint)
+            if fixed == own and losses == all_losses[: len(losses)]:
+                names.add(path.name)
+    return names
+
+
+def _identity(checkpoint: Any) -> tuple[list[Any], list[float]]:
+    """Return what stays the same while a run goes on, and the losses of its epochs so far."""
+    if not isinstance(checkpoint, Checkpoint):
+        return [], []
+    config, genotype = checkpoints.settings_of("checkpoint", checkpoint)
+    fixed = [config.split, config.training.seed, config.model, config.data, genotype, checkpoint.vocabularies]
+    return fixed, [row["loss"] for row in checkpoint.history]

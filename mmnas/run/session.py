@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from msgspec import structs
 
-from mmnas.engine.distributed import Group, launch
+from mmnas.engine.distributed import Group
 from mmnas.engine.evaluator import Evaluator
 from mmnas.engine.loading import dismiss_workers, look_at
 from mmnas.engine.logging import Scalars, start_logging
@@ -18,10 +18,9 @@ from mmnas.engine.weights import network_with
 from mmnas.errors import MMNasError
 from mmnas.models.cpu import use_cpu_kernels
 from mmnas.models.network import MMNasNet
-from mmnas.run.flags import Request
 from mmnas.run.lock import locked
-from mmnas.run.plan import Plan, check_folder, make_plan
-from mmnas.run.results import write_result
+from mmnas.run.plan import Plan, check_folder, files_of_run
+from mmnas.run.results import check_earlier, warn_if_seen, write_result
 from mmnas.search.searcher import Searcher
 from mmnas.tasks.base import Task
 
@@ -31,13 +30,8 @@ log = logging.getLogger(__name__)
 LOOPS = {"train": Trainer, "search": Searcher}
 
 
-def start(task: type[Task], request: Request) -> int:
-    """Carry out a request in as many processes as it names devices; return the exit code."""
-    return launch(_run, request.devices, task, make_plan(task, request))
-
-
-def _run(group: Group, task_class: type[Task], plan: Plan) -> int:
-    """Run in one process of the group."""
+def run(group: Group, task_class: type[Task], plan: Plan) -> int:
+    """Carry out a plan in one process of the group; return the exit code."""
     version = group.from_first(plan.config.version)  # processes of torchrun plan, and name the run, each by itself
     plan = dataclasses.replace(plan, config=structs.replace(plan.config, version=version))
     try:
@@ -54,14 +48,11 @@ def _run(group: Group, task_class: type[Task], plan: Plan) -> int:
         log.info("%s", exception)
         group.barrier()  # no process ends, and has the others ended, before all is said
         return exception.exit_code
-    except (MMNasError, OSError) as exception:
-        log.debug("error: %s", exception)  # for the log file; whoever started the run says it on the terminal
-        raise
-    except RuntimeError as exception:
-        told = explained(exception)
+    except (MMNasError, OSError, RuntimeError) as exception:
+        told = explained(exception) if isinstance(exception, RuntimeError) else exception
         if told is None:
             raise
-        log.debug("error: %s", told)
+        log.debug("error: %s", told)  # for the log file; whoever started the run says it on the terminal
         raise told from None
     finally:
         dismiss_workers()
@@ -101,11 +92,13 @@ def _learn(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
         len(loop.sampler),
         ", ".join(f"{len(words)} {name}" for name, words in task.vocabularies.items()),
     )
-    if plan.source and plan.checkpoint:
-        if plan.resume:
-            loop.restore(plan.checkpoint, plan.source.path)
-        else:
-            loop.seen_splits += plan.checkpoint.seen_splits
+    if plan.resume and plan.source and plan.checkpoint:
+        loop.restore(plan.checkpoint, plan.source.path)
+        loop.seen_splits, loop.written = plan.seen_splits, files_of_run(plan)
+    else:
+        loop.seen_splits = [*loop.seen_splits, *plan.seen_splits]
+    if task.scores_val:
+        warn_if_seen("val", loop.seen_splits)
     look_at(loop.dataset)
     scalars = Scalars(plan.config.files.events, group.rank)
     try:
@@ -115,6 +108,8 @@ def _learn(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
 
 
 def _evaluate(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
+    for split in task.splits_of(plan.run) if group.rank == 0 else ():
+        check_earlier(task, plan, split)
     for split in task.splits_of(plan.run):
         evaluator = Evaluator(task, split, group)
         result = evaluator.run(model)

@@ -183,6 +183,25 @@ def test_a_full_disk_stops_a_run_in_one_line(place):
     assert "could not be saved" in output and "Traceback" not in output
 
 
+@pytest.mark.parametrize(
+    ("fault", "told", "space"),
+    [
+        (RuntimeError("CUDA error: out of memory\nCompile with ..."), "saved (CUDA error: out of memory)", False),
+        (RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos"), "disk may be full", True),
+        (OSError(28, "No space left on device"), "saved (No space left on device)", True),
+    ],
+)
+def test_only_the_disk_s_errors_speak_of_the_disk(tmp_path, monkeypatch, fault, told, space):
+    def failing(*_):
+        raise fault
+
+    monkeypatch.setattr(torch, "save", failing)
+    with pytest.raises(CheckpointError) as caught:
+        save_checkpoint(tmp_path / "a.pkl", checkpoint())
+    assert told in str(caught.value) and ("free some space" in str(caught.value)) is space
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
 class Evil:
     def __reduce__(self):
         return (open, ("/nowhere/evil",))
@@ -212,9 +231,10 @@ def test_names_sort_by_moment_not_by_letter(tmp_path):
 def test_prune_keeps_the_newest_two_and_the_best(tmp_path):
     for epoch in range(1, 7):
         (tmp_path / checkpoint_name(epoch, 0)).touch()
-    prune(tmp_path, best=2)
+    written = [path.name for path in checkpoints_in(tmp_path)]
+    prune(tmp_path, best=2, written=written)
     assert [path.name for path in checkpoints_in(tmp_path)] == ["epoch2.pkl", "epoch5.pkl", "epoch6.pkl"]
-    prune(tmp_path, best=None)
+    prune(tmp_path, best=None, written=written)
     assert [path.name for path in checkpoints_in(tmp_path)] == ["epoch5.pkl", "epoch6.pkl"]
 
 

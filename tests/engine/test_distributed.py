@@ -1,14 +1,17 @@
 """Process groups over gloo: what several processes compute is what one computes."""
 
 import signal
+import socket
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mmnas.engine import distributed
 from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.engine.distributed import Group, launch, parse_devices
 from mmnas.errors import ConfigError
@@ -106,3 +109,79 @@ def test_device_names():
             parse_devices(wrong)
     with pytest.raises(ConfigError, match="--GPU=cpu runs without"):
         parse_devices(str(torch.cuda.device_count()))
+
+
+# What launchers set
+
+GIVEN = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Set what a launcher sets, with changes; None removes a variable."""
+
+    def call(**changes):
+        for name, value in {**GIVEN, **changes}.items():
+            monkeypatch.delenv(name, raising=False)
+            if value is not None:
+                monkeypatch.setenv(name, value)
+
+    return call
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"])
+@pytest.mark.parametrize("value", [None, "", "x"])
+def test_a_launcher_s_variables_are_all_there_and_whole(launched, name, value):
+    if (name, value) == ("MASTER_ADDR", "x"):
+        return  # may be a host
+    launched(**{name: value})
+    with pytest.raises(ConfigError, match=f"RANK is set, as by torchrun, but {name} is .*unset RANK"):
+        launch(lambda group: 0, "cpu")
+
+
+def test_a_rank_beyond_the_processes_is_refused(launched):
+    launched(RANK="2", WORLD_SIZE="2")
+    with pytest.raises(ConfigError, match="RANK=2 must be less than WORLD_SIZE=2"):
+        launch(lambda group: 0, "cpu")
+
+
+def test_a_port_in_use_is_one_line(launched):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        launched(MASTER_PORT=port)
+        with pytest.raises(ConfigError, match=f"127.0.0.1:{port} .*choose a free port by MASTER_PORT") as caught:
+            launch(lambda group: 0, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("visible", "local", "device"), [(1, 3, "cuda:0"), (4, 3, "cuda:3"), (1, 0, "cuda:0"), (2, 3, None)]
+)
+def test_a_launcher_may_show_each_process_its_own_gpu_alone(launched, monkeypatch, visible, local, device):
+    """As srun does with --gpus-per-task=1, whatever the local rank."""
+    launched(RANK=str(local), LOCAL_RANK=str(local), WORLD_SIZE="4")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    monkeypatch.setattr(distributed, "_join", lambda rank, size, device, main, arguments: (rank, size, str(device)))
+    if device is None:
+        with pytest.raises(ConfigError, match="--nproc_per_node=2"):
+            launch(lambda group: 0, None)
+    else:
+        assert launch(lambda group: 0, None) == (local, 4, device)
+
+
+@pytest.mark.parametrize("uuids", [["a", "b"], ["a", "a"]])
+def test_two_processes_never_share_a_gpu(monkeypatch, uuids):
+    class Both(Group):
+        def gather(self, rows):
+            assert rows == uuids[:1]
+            return uuids
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuids[0]))
+    group = Both(size=2, device=torch.device("cuda", 0))
+    if uuids == ["a", "b"]:
+        distributed._require_own_gpu(group)
+    else:
+        with pytest.raises(ConfigError, match="several processes have the same GPU"):
+            distributed._require_own_gpu(group)

@@ -50,7 +50,7 @@ def kill_learning(place: Workplace, run: str, kills: int, seed: int) -> Kills:
 
         def again(version: str = version, folder: Path = folder) -> Sequence[str]:
             done.in_writes += bool(unfinished(folder))
-            resume = [f"--RUN={run}", f"--VERSION={version}", "--RESUME"]
+            resume = [f"--RUN={run}", f"--VERSION={version}", "--RESUME", f"--DATA_PATH={place.data}", "--NW=0"]
             return resume if list(folder.glob("epoch*.pkl")) else fresh(version)
 
         moments = _moments(kills - done.total, rng, seconds, lambda n, folder=folder: in_save(folder, n))

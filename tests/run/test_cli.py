@@ -163,6 +163,17 @@ def test_a_number_too_long_to_read():
     assert mistakes("--RUN=train", f"--SEED={'9' * 5000}")[0].endswith("must be an integer")
 
 
+def test_a_name_too_long_for_file_systems_is_refused_at_the_start():
+    """100 characters may be 300 bytes, and a file's name holds 255."""
+    assert read("--RUN=train", f"--VERSION={'語' * 66}").version == "語" * 66
+    assert "at most 100 of them and 200 bytes" in mistakes("--RUN=train", f"--VERSION={'語' * 67}")[0]
+
+
+@pytest.mark.parametrize("flag", [["--local-rank=1"], ["--local_rank=1"], ["--local-rank", "1"]])
+def test_the_flag_that_older_launchers_add_changes_nothing(flag):
+    assert read("--RUN=train", *flag).overrides == read("--RUN=train").overrides
+
+
 def test_run_is_required():
     assert mistakes() == ["--RUN is missing: one of train, val, test, search"]
 
@@ -291,6 +302,6 @@ def test_main_after_an_interrupt(capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mmnas.run.cli.start", interrupted)
+    monkeypatch.setattr("mmnas.run.cli.make_plan", interrupted)
     assert main(VQATask, ["--RUN=train"]) == 130
     assert capsys.readouterr().err == "stopped\n"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -55,6 +56,58 @@ def test_what_a_lock_file_holds_cannot_stop_a_run(tmp_path, text):
     (tmp_path / NAME).write_text(text)
     with locked(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_lock_that_is_a_link_does_no_harm(tmp_path, link):
+    other = tmp_path / "other.txt"
+    other.write_text("precious")
+    (tmp_path / "run").mkdir()
+    link(other, tmp_path / "run" / NAME)
+    with pytest.raises(ConfigError, match=r"run/\.lock is not the plain file.*delete it"):
+        with locked(tmp_path / "run"):
+            pass
+    assert other.read_text() == "precious"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_lock_that_is_no_file_is_refused_at_once(tmp_path, make):
+    make(tmp_path / NAME)
+    with pytest.raises(ConfigError, match="delete it"):
+        with locked(tmp_path):
+            pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the lock is its file alone")
+@pytest.mark.parametrize("deleted", [f"run/{NAME}", "run"])
+def test_a_deleted_lock_or_folder_admits_no_second_run(tmp_path, holder, deleted):
+    path = tmp_path / deleted
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(ConfigError, match="in use by another run"):
+        with locked(tmp_path / "run"):
+            pass
+    holder.kill()
+    holder.wait()
+    with locked(tmp_path / "run"):
+        pass
+
+
+def test_a_worker_that_outlives_its_run_holds_no_lock(tmp_path):
+    """A forked process has copies of all open files."""
+    started, start = os.pipe()
+    with locked(tmp_path):
+        child = os.fork()
+        if not child:
+            os.write(start, b"1")
+            time.sleep(60)
+            os._exit(0)
+        os.read(started, 1)
+    try:
+        with locked(tmp_path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_two_runs_of_one_version(place, run):

@@ -1,17 +1,23 @@
 """What stands beside a result: where it comes from, and whether its split was trained on."""
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
+import os
 
+import numpy as np
 import pytest
 from msgspec import structs
 
+from mmnas.engine.checkpoint import load_checkpoint, save_checkpoint
 from mmnas.genotype import Genotype
+from mmnas.run import results
 from mmnas.run.cli import parse
 from mmnas.run.plan import make_plan
-from mmnas.run.results import genotype_hash, write_result
+from mmnas.run.results import genotype_hash, was_trained_on, write_result
 from mmnas.tasks import task_named
 from mmnas.tasks.base import Result
 from tests.conftest import GENOTYPE
@@ -20,7 +26,7 @@ KEYS = {
     "task", "data_set", "protocol", "feature_kind", "size", "trained_on", "scored_on",
     "scored_split_was_trained_on", "summary", "checkpoint", "checkpoint_sha256", "epochs_trained",
     "training_processes", "training_versions", "genotype", "genotype_sha256", "seed", "precision", "processes",
-    "counts", "config", "versions", "seen_splits",
+    "counts", "config", "versions", "seen_splits", "files",
 }  # fmt: skip
 RESULT = Result([{"row": 1}, {"row": 2}], {"score": 12.5}, {"score": 12.5, "more": 1})
 
@@ -98,6 +104,101 @@ def test_a_held_out_split_is_not_marked(write, grounded, split, trained_on):
     assert meta["scored_split_was_trained_on"] is False
     assert metrics == RESULT.metrics
     assert not any("trained on" in line for line in log)
+
+
+@pytest.mark.parametrize(
+    ("seen", "mark"),
+    [
+        (["train"], False),
+        (["train", "train+val"], True),
+        (["train", "unknown"], "unknown"),
+        (["unknown", "train+val"], True),
+    ],
+)
+def test_unknown_training_data_is_reported_as_unknown_never_as_clean(seen, mark):
+    assert was_trained_on("val", seen) == mark
+
+
+def test_released_weights_stay_unknown_after_fine_tuning(trained, place, run):
+    """The published networks were trained on train+val+vg, which their files do not tell."""
+    own = load_checkpoint(trained.checkpoint("base", "epoch2.pkl"))
+    save_checkpoint(place.folder / "tuned.pkl", structs.replace(own, seen_splits=["train", "unknown"]))
+    done = run(place, "--RUN=val", "--CKPT_PATH=tuned.pkl")
+    meta, metrics = (place.result("val", "tuned", f"{kind}.json") for kind in ("meta", "metrics"))
+    assert meta["scored_split_was_trained_on"] == metrics["scored_split_was_trained_on"] == "unknown"
+    assert "val may have been trained on (--SPLIT=train, unknown)" in done.output
+    assert done.output.count("(unknown whether trained on)") == len(meta["summary"])
+
+
+# Results as a set
+
+FILES = ("json", "probe.npy", "metrics.json", "meta.json")
+
+
+def files_of(folder):
+    return {path.name.split(".", 1)[1]: path.read_bytes() for path in folder.rglob("result_run_mine.*")}
+
+
+@pytest.fixture
+def two_sets(write, trained, tmp_path, monkeypatch):
+    """Write a first result; return its files, and a function that writes another result in its place."""
+    rows = [Result([{"row": n}], {"score": n}, {"score": n}, {"probe": np.full(3, n)}) for n in (1.0, 2.0)]
+
+    def call(number):
+        monkeypatch.setattr(f"{__name__}.RESULT", rows[number])
+        write(trained, "val")
+        return files_of(tmp_path)
+
+    return call(0), lambda: call(1)
+
+
+@pytest.mark.parametrize("number", range(len(FILES)))
+def test_a_disk_that_fills_leaves_the_whole_earlier_result(two_sets, number, monkeypatch, tmp_path):
+    before, again = two_sets
+    written, write_file = [], results._write
+
+    def failing(path, value):
+        if len(written) == number:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        return write_file(path, value)
+
+    monkeypatch.setattr(results, "_write", failing)
+    with pytest.raises(OSError, match="No space") as caught:
+        again()
+    assert "result_run_mine" in str(caught.value.filename)
+    assert files_of(tmp_path) == before and set(before) == set(FILES)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("number", range(len(FILES) + 1))
+def test_a_set_that_was_cut_off_between_renames_can_be_told(two_sets, number, monkeypatch, tmp_path):
+    before, again = two_sets
+    renamed, rename = [], os.replace
+
+    def dying(source, target):
+        if len(renamed) == number:
+            raise KeyboardInterrupt
+        renamed.append(target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", dying)
+    with contextlib.suppress(KeyboardInterrupt):
+        again()
+    found = files_of(tmp_path)
+    listed = json.loads(found.pop("meta.json"))["files"]
+    hashes = {f"result_run_mine.{kind}": hashlib.sha256(data).hexdigest() for kind, data in found.items()}
+    assert (hashes == listed) is (number in (0, len(FILES)))
+    assert (found == {kind: data for kind, data in before.items() if kind != "meta.json"}) is (number == 0)
+
+
+def test_a_result_without_figures_leaves_none_of_an_earlier_one(two_sets, write, trained, tmp_path, monkeypatch):
+    (other := tmp_path / "ckpts/result_val/result_run_mine.other.json").write_text("[]")
+    monkeypatch.setattr(f"{__name__}.RESULT", Result([{"row": 3}], {}, {}))
+    with pytest.raises(FileNotFoundError):  # of the metrics, which `write` reads
+        write(trained, "val")
+    assert set(files_of(tmp_path)) == {"json", "meta.json", "other.json"} and other.read_text() == "[]"
 
 
 # Hashes

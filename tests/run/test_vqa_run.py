@@ -162,11 +162,15 @@ def test_released_weights_score_test_and_train(place, run, released):
     assert place.result("val", "released") == place.result("val", "own")
     assert run(place, "--RUN=test", f"--CKPT_PATH={path}", *flags).code == 0
     assert place.result("test", "epoch13")
+    for split, version in (("val", "released"), ("test", "epoch13")):
+        meta = place.result(split, version, "meta.json")
+        assert meta["scored_split_was_trained_on"] == meta["trained_on"] == "unknown"
     tuned = run(
         place, "--RUN=train", "--SPLIT=train", "--MAX_EPOCH=1", f"--CKPT_PATH={path}", *flags, "--VERSION=tuned"
     )
     assert tuned.code == 0, tuned.output
-    assert place.checkpoint("tuned", "epoch1.pkl").is_file()
+    assert "val may have been trained on (--SPLIT=train, unknown)" in tuned.output
+    assert load_checkpoint(place.checkpoint("tuned", "epoch1.pkl")).seen_splits == ["train", "unknown"]
 
 
 def test_load_gives_a_model_to_call_on_arrays(trained, place, run):
