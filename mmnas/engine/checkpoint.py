@@ -56,6 +56,8 @@ class Checkpoint(Struct, forbid_unknown_fields=True):
     """Per completed epoch: mean loss and, where val was scored, its figures; None while it is yet to be scored."""
     seen_splits: list[str] = []
     """The values of --SPLIT that the weights were trained on: this run's, and of what it was fine-tuned from."""
+    data: dict[str, str] = {}
+    """Fingerprints of what the weights were trained on and scored with."""
     versions: dict[str, str] = {}
     search: dict[str, Any] = {}
     """Of a search: the architecture parameters and their optimizer. `genotype` is then the search space."""

@@ -5,11 +5,11 @@ step resumes to the same bits.
 """
 
 import logging
-import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from signal import SIGALRM
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +23,7 @@ from mmnas.engine.checkpoint import Checkpoint, best_epoch, checkpoint_name, pru
 from mmnas.engine.checkpoint_values import unusable
 from mmnas.engine.distributed import Group
 from mmnas.engine.evaluator import tools_of
+from mmnas.engine.fingerprint import fingerprint
 from mmnas.engine.loading import BatchLoader, lengths_of
 from mmnas.engine.logging import Scalars, progress
 from mmnas.engine.optimizer import optimizer_of, restore_optimizer, schedule_of
@@ -69,6 +70,7 @@ class EpochLoop(ABC):
         self.learning_rate = schedule_of(self.config, len(self.sampler))
         self.epoch, self.step, self.loss_sum = 0, 0, 0.0
         self.history: list[dict[str, Any]] = []
+        self.data = {"training data": fingerprint(*datasets)}
 
     def _load(self, dataset: SizedDataset) -> tuple[BatchLoader, TrainingSampler]:
         training, group = self.config.training, self.group
@@ -85,12 +87,8 @@ class EpochLoop(ABC):
         """Take optimizer step `number` of the run; return loss and gradient norm (2,) still on the device."""
 
     @abstractmethod
-    def _describe_epoch(self) -> dict[str, Any]:
-        """Return what the history holds of the finished epoch besides its number and loss: `metrics` at least."""
-
-    @abstractmethod
-    def _log_epoch(self, row: dict[str, Any]) -> None:
-        """Log the finished epoch's row of the history."""
+    def _complete(self, row: dict[str, Any]) -> None:
+        """Add to the finished epoch's row of the history, which holds its number and loss: `metrics` at least."""
 
     def _after_epoch(self) -> None:
         """Do what follows a whole epoch, once it is saved; also called before the first."""
@@ -106,23 +104,37 @@ class EpochLoop(ABC):
 
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Continue where `checkpoint` stopped; its weights are loaded already."""
-        same = (checkpoint.steps_per_epoch, checkpoint.processes) == (len(self.sampler), self.group.size)
-        if checkpoint.step and not same:
-            raise CheckpointError(
-                f"{path} stopped within an epoch of {checkpoint.steps_per_epoch} steps on {checkpoint.processes} "
-                f"processes; this run has {len(self.sampler)} on {self.group.size}: use the same data and as many "
-                "devices, or a checkpoint of a whole epoch by --CKPT_PATH"
-            )
+        self._compare(checkpoint, path)
         restore_optimizer(self.optimizer, checkpoint.optimizer, path)
-        self.epoch, self.step, self.loss_sum = checkpoint.epoch, checkpoint.step, checkpoint.loss_sum
-        self.history, self.seen_splits = list(checkpoint.history), list(checkpoint.seen_splits)
-        if self.step:
-            self.task.restore_state(self.datasets, checkpoint.task_state)
+        self.epoch, self.history, self.seen_splits = checkpoint.epoch, checkpoint.history, checkpoint.seen_splits
+        if checkpoint.step:
+            self.step, self.loss_sum = checkpoint.step, checkpoint.loss_sum
+            try:
+                self.task.restore_state(self.datasets, checkpoint.task_state)
+            except CheckpointError as exception:
+                raise CheckpointError(f"{path}: {exception}") from None
 
-    def fit(self, scalars: Scalars) -> None:
-        """Run to the last epoch. Raises `InterruptedRun` after a signal, once all is saved."""
+    def _compare(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Warn about data and processes that have changed, or refuse those that an unfinished epoch depends on."""
+        held = {**checkpoint.data, "processes": checkpoint.processes, "steps per epoch": checkpoint.steps_per_epoch}
+        now = {**self.data, "processes": self.group.size, "steps per epoch": len(self.sampler)}
+        names = [name for name in now if name in held and held[name] != now[name]]  # earlier releases noted less
+        changes = ", ".join(f"{name} ({held[name]}; now {now[name]})" for name in names)
+        if checkpoint.step and {*names} - {"val"}:
+            raise CheckpointError(
+                f"{path} stopped within an epoch with other {changes}: use the same data and as many devices, or "
+                "a checkpoint of a whole epoch by --CKPT_PATH"
+            )
+        if names:
+            log.warning("%s was made with other %s: figures before and after it do not compare", path, changes)
+
+    def fit(self, scalars: Scalars, deadline: float | None = None) -> None:
+        """Run to the last epoch, or to the time `deadline`.
+
+        Raises `InterruptedRun` after a signal, or when time is up, once all is saved.
+        """
         self.scalars = scalars
-        with StopSignal() as self.stop:
+        with StopSignal(deadline) as self.stop:
             self._after_epoch()  # a run that was stopped before or in what follows its last epoch
             while self._unfinished():
                 self._run_epoch()
@@ -171,11 +183,10 @@ class EpochLoop(ABC):
 
     def _finish_epoch(self) -> None:
         """Add the epoch to the history and count it; it is saved next."""
-        found = self._describe_epoch()
-        row = {"epoch": self.epoch + 1, "loss": self.loss_sum / self.step, **found}
+        row: dict[str, Any] = {"epoch": self.epoch + 1, "loss": self.loss_sum / self.step}
+        self._complete(row)
         self.history.append(row)
         self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
-        self._log_epoch(row)
 
     def _report(self, pending: list[Tensor], step: int, rate: float) -> float:
         """Fetch the pending losses, check them, write them; return their mean and empty the list."""
@@ -202,12 +213,13 @@ class EpochLoop(ABC):
 
     def _interrupt_if_asked(self) -> None:
         """Raise `InterruptedRun` when any process was asked to stop and there is something left to do."""
-        if self.group.any(self.stop.number != 0) and self._unfinished():
+        number = max(self.group.gather([self.stop.number]))
+        if number and self._unfinished():
             path = self.folder / checkpoint_name(self.epoch, self.step)
             raise InterruptedRun(
-                f"stopped after {self.epoch} epochs and {self.step} steps; saved {path}; "
-                f"go on with --RUN={self.run} --RESUME --VERSION={self.config.version}",
-                self.stop.number or signal.SIGTERM,
+                f"{'time is up: ' if number == SIGALRM else ''}stopped after {self.epoch} epochs and {self.step} "
+                f"steps; saved {path}; go on with --RUN={self.run} --RESUME --VERSION={self.config.version}",
+                number,
             )
 
     def _save(self) -> None:
@@ -239,5 +251,6 @@ class EpochLoop(ABC):
             task_state=self.task.state(self.datasets) if self.step else {},
             history=self.history,
             seen_splits=self.seen_splits,
+            data=self.data,
             versions=versions(),
         )

@@ -4,6 +4,7 @@ A run's settings come from the YAML and the flags, or from a checkpoint. Evaluat
 model, genotype and vocabularies from the checkpoint; a flag that says otherwise is an error.
 """
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ LEARNING = ("train", "search")
 # What may differ from the checkpoint without changing what it computes; resuming may also go further.
 FREE_KEYS = ("paths.", "training.workers", "training.eval_batch_size", "training.compile")
 FREE_WHEN_RESUMING = ("training.epochs", "search.patience")
+YEAR = 366 * 24 * 60
+"""The longest time limit, in minutes."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Plan:
     source: CheckpointFile | None = None
     resume: bool = False
     keep_all: bool = False
+    deadline: float | None = None
+    """The time, in seconds since the epoch, at which to save and stop."""
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -79,7 +84,8 @@ def make_plan(task: type[Task], request: Request) -> Plan:
             genotype = space_of(config)
         else:
             genotype = read_genotype(request.geno_path or default_genotype(task), request.geno_epoch)
-    plan = Plan(request.run, config, genotype, source, request.resume, request.keep_all)
+    deadline = None if request.time_limit is None else time.time() + 60 * request.time_limit
+    plan = Plan(request.run, config, genotype, source, request.resume, request.keep_all, deadline)
     check_folder(plan)
     return plan
 
@@ -109,6 +115,8 @@ def _check_flags(request: Request) -> None:
     run = f"--RUN={request.run}"
     if request.run not in LEARNING and (request.resume or request.keep_all):
         raise ConfigError(f"--RESUME and --KEEP_ALL belong to --RUN=train and --RUN=search, not to {run}")
+    if request.time_limit is not None and (request.run not in LEARNING or not 0 < request.time_limit <= YEAR):
+        raise ConfigError(f"--TIME_LIMIT={request.time_limit} must be 1 to {YEAR} minutes of --RUN=train or search")
     if request.run != "search":
         for key in request.overrides:
             if key.startswith("search."):

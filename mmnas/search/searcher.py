@@ -7,30 +7,59 @@ part, by binary gates. All random choices follow from (seed, step) and are the s
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from msgspec import Struct
 from torch import Tensor
 
 from mmnas.batch import Batch
-from mmnas.engine.checkpoint import Checkpoint
+from mmnas.engine.checkpoint import Checkpoint, HistoryRow
+from mmnas.engine.checkpoint_values import unusable
 from mmnas.engine.distributed import Group
 from mmnas.engine.loop import EpochLoop
 from mmnas.engine.optimizer import restore_optimizer
 from mmnas.engine.steps import add_gradients, autocast, move_weights, seed_step
-from mmnas.errors import CheckpointError, MMNasError
+from mmnas.errors import CheckpointError, MMNasError, one_line
 from mmnas.genotype import Genotype, write_genotypes
 from mmnas.models.network import MMNasNet
+from mmnas.schema import Natural, convert
 from mmnas.search.architecture import Architecture
-from mmnas.search.history import SearchEpoch, SearchHistory, entropy, margin, write_history
-from mmnas.search.supernet import Supernet
+from mmnas.search.history import (
+    Filled,
+    Probability,
+    SearchEpoch,
+    SearchHistory,
+    check_history,
+    entropy,
+    margin,
+    write_history,
+)
+from mmnas.search.supernet import Supernet, space_of
 from mmnas.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
 # What a random stream is for; seeded by the run's seed, this and the step.
 WEIGHT_PATH, GATES, GATED_STEP = 1, 2, 3
+
+
+class _SearchState(Struct):
+    """What a checkpoint of a search holds besides the weights."""
+
+    alphas: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+
+class _SearchRow(HistoryRow):
+    """What every row of a search's history holds."""
+
+    architecture_steps: Natural
+    changed: Natural
+    unchanged_epochs: Natural
+    genotype: Genotype
+    probabilities: list[Annotated[list[Probability], Filled]]
 
 
 class Searcher(EpochLoop):
@@ -57,10 +86,16 @@ class Searcher(EpochLoop):
         """Continue where `checkpoint` stopped; its weights are loaded already."""
         super().restore(checkpoint, path)
         try:
-            self.architecture.load_state_dict(checkpoint.search["alphas"])
-        except (KeyError, TypeError, RuntimeError):
-            raise CheckpointError(f"{path}: its architecture parameters do not fit the search space") from None
-        restore_optimizer(self.alpha_optimizer, checkpoint.search.get("optimizer", {}), path)
+            held = convert(checkpoint.search, _SearchState, "search", CheckpointError)
+            shapes = {name: alpha.shape for name, alpha in self.architecture.state_dict().items()}
+            fit = {name: alpha.shape for name, alpha in held.alphas.items()} == shapes and not unusable(held.alphas)
+            if not fit or self.genotype != space_of(self.config):
+                raise CheckpointError("its architecture parameters do not fit the search space")
+            _check_rows(checkpoint.history, self.genotype)
+        except MMNasError as exception:
+            raise CheckpointError(f"{path}: {one_line(exception)}; use another checkpoint") from None
+        self.architecture.load_state_dict(held.alphas)
+        restore_optimizer(self.alpha_optimizer, held.optimizer, path)
 
     def _checkpoint(self) -> Checkpoint:
         checkpoint = super()._checkpoint()
@@ -126,14 +161,14 @@ class Searcher(EpochLoop):
         patience = self.config.search.patience
         return super()._unfinished() and not (patience and _standing(self.history) >= patience)
 
-    def _describe_epoch(self) -> dict[str, Any]:
-        """Return what the epoch has found: genotype, probabilities, how far they have changed."""
+    def _complete(self, row: dict[str, Any]) -> None:
+        """Add and log what the epoch has found: genotype, probabilities, how far they have changed."""
         self._require_equal_alphas()
         genotype = self.architecture.genotype()
         start: dict[str, Any] = {"genotype": genotype.to_dict(), "unchanged_epochs": 0}
         before = self.history[-1] if self.history else start
         changed = _differences(genotype, Genotype.from_dict(before["genotype"]))
-        return {
+        row |= {
             "metrics": {},
             "architecture_steps": self._architecture_steps((self.epoch + 1) * len(self.sampler)),
             "changed": changed,
@@ -141,14 +176,6 @@ class Searcher(EpochLoop):
             "genotype": genotype.to_dict(),
             "probabilities": [p.tolist() for p in self.architecture.probabilities()],
         }
-
-    def _require_equal_alphas(self) -> None:
-        """Raise `MMNasError` unless every process holds the same alphas, which are about to be written."""
-        held = self.group.gather([[alpha.tolist() for alpha in self.architecture.alphas]])
-        if any(alphas != held[0] for alphas in held):
-            raise MMNasError("processes hold different architecture parameters: the last checkpoints are intact")
-
-    def _log_epoch(self, row: dict[str, Any]) -> None:
         log.info(
             "epoch %d: loss %.4f; %d blocks changed, the genotype has stood for %d epochs; %d architecture steps",
             row["epoch"], row["loss"], row["changed"], row["unchanged_epochs"], row["architecture_steps"],
@@ -158,6 +185,12 @@ class Searcher(EpochLoop):
             names = [names[0] for names in row["genotype"][stream]]
             blocks = (f"{name} {entropy(p):.2f}/{margin(p):.2f}" for name, p in zip(names, rows, strict=True))
             log.info("  %s (entropy/margin): %s", stream, ", ".join(blocks))
+
+    def _require_equal_alphas(self) -> None:
+        """Raise `MMNasError` unless every process holds the same alphas, which are about to be written."""
+        held = self.group.gather([[alpha.tolist() for alpha in self.architecture.alphas]])
+        if any(alphas != held[0] for alphas in held):
+            raise MMNasError("processes hold different architecture parameters: the last checkpoints are intact")
 
     def _after_epoch(self) -> None:
         """Write the genotypes and the probabilities of all epochs so far."""
@@ -178,6 +211,16 @@ def search_history(rows: Sequence[Mapping[str, Any]], space: Genotype) -> Search
     return SearchHistory({"enc": list(space.encoder[0]), "dec": list(space.decoder[0])}, epochs)
 
 
+def _check_rows(history: list[dict[str, Any]], space: Genotype) -> None:
+    """Raise `ValueError` unless the rows of a history are those of a search in the space."""
+    rows = convert(history, list[_SearchRow], "history", CheckpointError)
+    check_history(search_history(history, space))
+    for row in rows:
+        path = [int(np.argmax(p)) for p in row.probabilities]
+        if len(path) != len(space.encoder) + len(space.decoder) or row.genotype != space.take(path):
+            raise CheckpointError(f"its genotype of epoch {row.epoch} is not the most probable one")
+
+
 def _differences(one: Genotype, other: Genotype) -> int:
     rows = zip((*one.encoder, *one.decoder), (*other.encoder, *other.decoder), strict=True)
     return sum(row != before for row, before in rows)
@@ -186,9 +229,6 @@ def _differences(one: Genotype, other: Genotype) -> int:
 def _standing(history: Sequence[Mapping[str, Any]]) -> int:
     """Return for how many epochs with architecture steps the genotype has not changed, up to the last."""
     steps = [0, *(row["architecture_steps"] for row in history)]
-    count = 0
-    for row, before in zip(reversed(history), reversed(steps[:-1]), strict=True):
-        if row["changed"] or row["architecture_steps"] == before:
-            break
-        count += 1
-    return count
+    pairs = zip(history, steps[:-1], strict=True)
+    ends = [row["changed"] > 0 or row["architecture_steps"] == before for row, before in pairs]
+    return [*reversed(ends), True].index(True)
