@@ -147,11 +147,7 @@ def open_checkpoint(path: PathLike) -> CheckpointFile:
     if not path.is_file():
         raise CheckpointError(f"checkpoint not found: {path}")
     file = open(path, "rb")  # noqa: SIM115, it belongs to what is returned
-    try:
-        return CheckpointFile(path, file, _read(path, file))
-    except BaseException:
-        file.close()
-        raise
+    return CheckpointFile(path, file, _read(path, file))
 
 
 def _read(path: Path, file: BinaryIO) -> Checkpoint | PublishedWeights:

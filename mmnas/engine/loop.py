@@ -23,7 +23,7 @@ from mmnas.engine.checkpoint import Checkpoint, best_epoch, checkpoint_name, pru
 from mmnas.engine.checkpoint_values import unusable
 from mmnas.engine.distributed import Group
 from mmnas.engine.evaluator import tools_of
-from mmnas.engine.fingerprint import fingerprint
+from mmnas.engine.fingerprint import fingerprint, require_same
 from mmnas.engine.loading import BatchLoader, lengths_of
 from mmnas.engine.logging import Scalars, progress
 from mmnas.engine.optimizer import optimizer_of, restore_optimizer, schedule_of
@@ -44,33 +44,31 @@ AGREE_EVERY = 10
 class EpochLoop(ABC):
     """Takes optimizer steps epoch by epoch and writes checkpoints; subclasses say what a step and an epoch are.
 
-    Weights learn from the first of `datasets`; the task prepares all of them for an epoch.
+    Weights learn from the first of `datasets`; the task prepares all of them for an epoch. `PROGRESS` is what
+    checkpoints take over as it is.
     """
 
+    PROGRESS = ("epoch", "step", "loss_sum", "history", "seen_splits", "data")
     run: ClassVar[str]
     """The value of --RUN, for messages."""
 
     def __init__(
-        self,
-        task: Task,
-        model: MMNasNet,
-        genotype: Genotype,
-        group: Group,
-        folder: Path,
-        keep_all: bool,
-        datasets: Sequence[SizedDataset],
+        self, task: Task, model: MMNasNet, genotype: Genotype, group: Group, folder: Path, keep_all: bool
     ) -> None:
         self.task, self.model, self.genotype, self.group = task, model, genotype, group
         self.config: Config = task.config
         self.folder, self.keep_all = folder, keep_all
-        self.datasets, self.dataset = datasets, datasets[0]
+        self.datasets: Sequence[SizedDataset] = (
+            task.search_sets() if self.run == "search" else [task.training_set()]
+        )
+        self.dataset = self.datasets[0]
         self.loader, self.sampler = self._load(self.dataset)
         self.seen_splits = [self.config.split]
         self.optimizer = optimizer_of(model, self.config)
         self.learning_rate = schedule_of(self.config, len(self.sampler))
         self.epoch, self.step, self.loss_sum = 0, 0, 0.0
         self.history: list[dict[str, Any]] = []
-        self.data = {"training data": fingerprint(*datasets)}
+        self.data = {"training data": fingerprint(*self.datasets)}
 
     def _load(self, dataset: SizedDataset) -> tuple[BatchLoader, TrainingSampler]:
         training, group = self.config.training, self.group
@@ -104,7 +102,8 @@ class EpochLoop(ABC):
 
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Continue where `checkpoint` stopped; its weights are loaded already."""
-        self._compare(checkpoint, path)
+        now = {**self.data, "processes": self.group.size, "steps per epoch": len(self.sampler)}
+        require_same(now, checkpoint, path)
         restore_optimizer(self.optimizer, checkpoint.optimizer, path)
         self.epoch, self.history, self.seen_splits = checkpoint.epoch, checkpoint.history, checkpoint.seen_splits
         if checkpoint.step:
@@ -113,20 +112,6 @@ class EpochLoop(ABC):
                 self.task.restore_state(self.datasets, checkpoint.task_state)
             except CheckpointError as exception:
                 raise CheckpointError(f"{path}: {exception}") from None
-
-    def _compare(self, checkpoint: Checkpoint, path: Path) -> None:
-        """Warn about data and processes that have changed, or refuse those that an unfinished epoch depends on."""
-        held = {**checkpoint.data, "processes": checkpoint.processes, "steps per epoch": checkpoint.steps_per_epoch}
-        now = {**self.data, "processes": self.group.size, "steps per epoch": len(self.sampler)}
-        names = [name for name in now if name in held and held[name] != now[name]]  # earlier releases noted less
-        changes = ", ".join(f"{name} ({held[name]}; now {now[name]})" for name in names)
-        if checkpoint.step and {*names} - {"val"}:
-            raise CheckpointError(
-                f"{path} stopped within an epoch with other {changes}: use the same data and as many devices, or "
-                "a checkpoint of a whole epoch by --CKPT_PATH"
-            )
-        if names:
-            log.warning("%s was made with other %s: figures before and after it do not compare", path, changes)
 
     def fit(self, scalars: Scalars, deadline: float | None = None) -> None:
         """Run to the last epoch, or to the time `deadline`.
@@ -243,14 +228,9 @@ class EpochLoop(ABC):
             vocabularies=self.task.vocabularies,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
-            epoch=self.epoch,
-            step=self.step,
             steps_per_epoch=len(self.sampler),
             processes=self.group.size,
-            loss_sum=self.loss_sum,
             task_state=self.task.state(self.datasets) if self.step else {},
-            history=self.history,
-            seen_splits=self.seen_splits,
-            data=self.data,
             versions=versions(),
+            **{name: getattr(self, name) for name in self.PROGRESS},
         )

@@ -30,7 +30,7 @@ class Trainer(EpochLoop):
     def __init__(
         self, task: Task, model: MMNasNet, genotype: Genotype, group: Group, folder: Path, keep_all: bool
     ) -> None:
-        super().__init__(task, model, genotype, group, folder, keep_all, [task.training_set()])
+        super().__init__(task, model, genotype, group, folder, keep_all)
         self.evaluator = Evaluator(task, "val", group) if task.scores_val else None
         if self.evaluator:
             self.data["val"] = fingerprint(self.evaluator.dataset)

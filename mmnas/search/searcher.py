@@ -7,7 +7,7 @@ part, by binary gates. All random choices follow from (seed, step) and are the s
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,27 +15,18 @@ from msgspec import Struct
 from torch import Tensor
 
 from mmnas.batch import Batch
-from mmnas.engine.checkpoint import Checkpoint, HistoryRow
+from mmnas.engine.checkpoint import Checkpoint
 from mmnas.engine.checkpoint_values import unusable
 from mmnas.engine.distributed import Group
 from mmnas.engine.loop import EpochLoop
 from mmnas.engine.optimizer import restore_optimizer
 from mmnas.engine.steps import add_gradients, autocast, move_weights, seed_step
-from mmnas.errors import CheckpointError, MMNasError, one_line
+from mmnas.errors import CheckpointError, MMNasError
 from mmnas.genotype import Genotype, write_genotypes
 from mmnas.models.network import MMNasNet
-from mmnas.schema import Natural, convert
+from mmnas.schema import convert
 from mmnas.search.architecture import Architecture
-from mmnas.search.history import (
-    Filled,
-    Probability,
-    SearchEpoch,
-    SearchHistory,
-    check_history,
-    entropy,
-    margin,
-    write_history,
-)
+from mmnas.search.history import SearchEpoch, SearchHistory, check_history, entropy, margin, write_history
 from mmnas.search.supernet import Supernet, space_of
 from mmnas.tasks.base import Task
 
@@ -52,16 +43,6 @@ class _SearchState(Struct):
     optimizer: dict[str, Any]
 
 
-class _SearchRow(HistoryRow):
-    """What every row of a search's history holds."""
-
-    architecture_steps: Natural
-    changed: Natural
-    unchanged_epochs: Natural
-    genotype: Genotype
-    probabilities: list[Annotated[list[Probability], Filled]]
-
-
 class Searcher(EpochLoop):
     """Finds the genotype of a task within a search space, and writes it after every epoch."""
 
@@ -71,14 +52,13 @@ class Searcher(EpochLoop):
         self, task: Task, model: MMNasNet, space: Genotype, group: Group, folder: Path, keep_all: bool
     ) -> None:
         self.supernet = Supernet(model, space)
-        weights, held_out = task.search_sets()
-        super().__init__(task, model, space, group, folder, keep_all, [weights, held_out])
+        super().__init__(task, model, space, group, folder, keep_all)
         search = self.config.search
         self.architecture = Architecture(space, search.alpha_init, self.config.training.seed)
         self.alpha_optimizer = torch.optim.Adam(
             self.architecture.parameters(), lr=search.alpha_lr, betas=search.alpha_betas
         )
-        self.alpha_loader, self.alpha_sampler = self._load(held_out)
+        self.alpha_loader, self.alpha_sampler = self._load(self.datasets[1])
         self._alpha_batches: Iterator[Batch] | None = None
         log.info("architecture parameters learn from %d further samples", self.alpha_sampler.size)
 
@@ -87,15 +67,24 @@ class Searcher(EpochLoop):
         super().restore(checkpoint, path)
         try:
             held = convert(checkpoint.search, _SearchState, "search", CheckpointError)
-            shapes = {name: alpha.shape for name, alpha in self.architecture.state_dict().items()}
-            fit = {name: alpha.shape for name, alpha in held.alphas.items()} == shapes and not unusable(held.alphas)
-            if not fit or self.genotype != space_of(self.config):
-                raise CheckpointError("its architecture parameters do not fit the search space")
-            _check_rows(checkpoint.history, self.genotype)
-        except MMNasError as exception:
-            raise CheckpointError(f"{path}: {one_line(exception)}; use another checkpoint") from None
+            self._check(held.alphas, checkpoint.history)
+        except (ValueError, KeyError, TypeError) as exception:
+            raise CheckpointError(f"{path} does not fit its search ({exception}); use another checkpoint") from None
         self.architecture.load_state_dict(held.alphas)
         restore_optimizer(self.alpha_optimizer, held.optimizer, path)
+
+    def _check(self, alphas: dict[str, Tensor], history: list[dict[str, Any]]) -> None:
+        """Raise an error unless space, alphas and rows of a history are those of this search."""
+        own = {name: alpha.shape for name, alpha in self.architecture.state_dict().items()}
+        same = own == {name: alpha.shape for name, alpha in alphas.items()}
+        if not same or unusable(alphas) or self.genotype != space_of(self.config):
+            raise CheckpointError("it has another search space, or alphas that are not numbers")
+        if history:
+            check_history(search_history(history, self.genotype))
+        for row in history:
+            best = self.genotype.take([int(np.argmax(p)) for p in row["probabilities"]])
+            if Genotype.from_dict(row["genotype"]) != best:
+                raise CheckpointError(f"the genotype of epoch {row['epoch']} is not the most probable one")
 
     def _checkpoint(self) -> Checkpoint:
         checkpoint = super()._checkpoint()
@@ -203,22 +192,11 @@ class Searcher(EpochLoop):
 def search_history(rows: Sequence[Mapping[str, Any]], space: Genotype) -> SearchHistory:
     """Return the epochs that a search's checkpoint has noted, in the form of the file that is drawn from."""
     cut = len(space.encoder)
-    names = SearchEpoch.__struct_fields__
-    epochs = []
-    for row in rows:
-        probabilities = {"enc": row["probabilities"][:cut], "dec": row["probabilities"][cut:]}
-        epochs.append(SearchEpoch(**{name: row[name] for name in names} | {"probabilities": probabilities}))
-    return SearchHistory({"enc": list(space.encoder[0]), "dec": list(space.decoder[0])}, epochs)
-
-
-def _check_rows(history: list[dict[str, Any]], space: Genotype) -> None:
-    """Raise `ValueError` unless the rows of a history are those of a search in the space."""
-    rows = convert(history, list[_SearchRow], "history", CheckpointError)
-    check_history(search_history(history, space))
-    for row in rows:
-        path = [int(np.argmax(p)) for p in row.probabilities]
-        if len(path) != len(space.encoder) + len(space.decoder) or row.genotype != space.take(path):
-            raise CheckpointError(f"its genotype of epoch {row.epoch} is not the most probable one")
+    epochs = [{name: row[name] for name in SearchEpoch.__struct_fields__} for row in rows]
+    for epoch in epochs:
+        epoch["probabilities"] = {"enc": epoch["probabilities"][:cut], "dec": epoch["probabilities"][cut:]}
+    candidates = {"enc": space.encoder[0], "dec": space.decoder[0]}
+    return convert({"candidates": candidates, "epochs": epochs}, SearchHistory, "history", CheckpointError)
 
 
 def _differences(one: Genotype, other: Genotype) -> int:
