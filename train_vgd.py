@@ -5,10 +5,12 @@ python3 train_vgd.py --RUN=test --VERSION=mine
 python3 train_vgd.py --help
 """
 
+import signal
 import sys
 
-from mmnas.run.cli import main
-from mmnas.tasks.vgd import VGDTask
-
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `main` handles Ctrl-C: loading torch takes a second
+    from mmnas.run.cli import main
+    from mmnas.tasks.vgd import VGDTask
+
     sys.exit(main(VGDTask))

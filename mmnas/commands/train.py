@@ -1,6 +1,7 @@
 """`mmnas train <task>`: what the script `train_<task>.py` does, from anywhere."""
 
 import argparse
+import signal
 from typing import Any
 
 
@@ -18,6 +19,7 @@ def add(commands: Any) -> None:
 
 def train(options: argparse.Namespace) -> int:
     """Run the task's command line; return its exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `main` handles Ctrl-C: loading torch takes a second
     from mmnas.run.cli import main
     from mmnas.tasks import task_named  # with torch, which would slow down --help
 

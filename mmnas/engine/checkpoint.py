@@ -11,7 +11,7 @@ import pickle
 import platform
 import re
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from msgspec import Struct
+from msgspec import Struct, structs
 from torch import Tensor
 
 from mmnas.config import VERSION, Config
@@ -28,7 +28,7 @@ from mmnas.engine.stopping import explained
 from mmnas.errors import CheckpointError, ConfigError
 from mmnas.files import PathLike, replacing
 from mmnas.genotype import Genotype
-from mmnas.schema import Natural, convert, shown
+from mmnas.schema import Count, Finite, Natural, convert, shown
 from mmnas.version import __version__
 
 FORMAT = "mmnas checkpoint 1"
@@ -48,8 +48,8 @@ class Checkpoint(Struct, forbid_unknown_fields=True):
     step: Natural = 0
     """Optimizer steps taken in the current epoch."""
     steps_per_epoch: Natural = 0
-    processes: Natural = 1
-    loss_sum: float = 0.0
+    processes: Count = 1
+    loss_sum: Finite = 0.0
     """Sum of the losses of the current epoch."""
     task_state: dict[str, Tensor] = {}
     """What the task prepared for the current epoch, such as its negatives."""
@@ -57,6 +57,8 @@ class Checkpoint(Struct, forbid_unknown_fields=True):
     """Per completed epoch: mean loss and, where val was scored, its figures; None while it is yet to be scored."""
     seen_splits: list[str] = []
     """The values of --SPLIT that the weights were trained on: this run's, and of what it was fine-tuned from."""
+    data: dict[str, str] = {}
+    """Fingerprints of what the weights were trained on and scored with."""
     versions: dict[str, str] = {}
     search: dict[str, Any] = {}
     """Of a search: the architecture parameters and their optimizer. `genotype` is then the search space."""
@@ -66,7 +68,7 @@ class HistoryRow(Struct):
     """What every row of a history holds, whatever else there is."""
 
     epoch: Natural
-    loss: float
+    loss: Finite
     metrics: dict[str, float] | None
 
 
@@ -119,7 +121,7 @@ def versions() -> dict[str, str]:
 
 def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; whatever goes wrong, an older file of that name and all others survive."""
-    values = {"format": FORMAT, **{name: getattr(checkpoint, name) for name in checkpoint.__struct_fields__}}
+    values = {"format": FORMAT, **structs.asdict(checkpoint)}
     try:
         with replacing(path) as temporary, open(temporary, "wb") as file:
             torch.save(values, file)
@@ -147,11 +149,7 @@ def open_checkpoint(path: PathLike) -> CheckpointFile:
     if not path.is_file():
         raise CheckpointError(f"checkpoint not found: {path}")
     file = open(path, "rb")  # noqa: SIM115, it belongs to what is returned
-    try:
-        return CheckpointFile(path, file, _read(path, file))
-    except BaseException:
-        file.close()
-        raise
+    return CheckpointFile(path, file, _read(path, file))
 
 
 def _read(path: Path, file: BinaryIO) -> Checkpoint | PublishedWeights:
@@ -173,7 +171,8 @@ def _read(path: Path, file: BinaryIO) -> Checkpoint | PublishedWeights:
         if isinstance(values, dict) and dict.get(values, "format") == FORMAT:
             return _own(plain_values(values, size))
         if isinstance(values, dict) and isinstance(dict.get(values, "state_dict"), dict):
-            return _published(plain_values(dict.get(values, "state_dict"), size))
+            state = plain_values(dict.get(values, "state_dict"), size)
+            return PublishedWeights(convert(state, dict[str, Tensor], "state_dict", CheckpointError))
     except CheckpointError as exception:
         raise CheckpointError(f"{path}: {exception}; it is damaged or from another program") from None
     raise CheckpointError(f"{path} is neither a checkpoint of this project nor of the released models")
@@ -192,14 +191,14 @@ def _is_archive(file: BinaryIO) -> bool:
 def _own(values: dict[str, Any]) -> Checkpoint:
     del values["format"]
     checkpoint = convert(values, Checkpoint, error=CheckpointError)
-    convert(checkpoint.history, list[HistoryRow], "history", CheckpointError)
+    rows = convert(checkpoint.history, list[HistoryRow], "history", CheckpointError)
+    if len(rows) != checkpoint.epoch or any(row.epoch != number for number, row in enumerate(rows, start=1)):
+        raise CheckpointError(f"history must have a row for each of {checkpoint.epoch} epochs")
+    if checkpoint.step and checkpoint.step >= checkpoint.steps_per_epoch:
+        raise CheckpointError(
+            f"step {checkpoint.step} is not within its {checkpoint.steps_per_epoch} steps per epoch"
+        )
     return checkpoint
-
-
-def _published(state: Mapping[Any, Any]) -> PublishedWeights:
-    if not all(isinstance(name, str) for name in state):
-        raise CheckpointError("it has weights without a name")
-    return PublishedWeights(dict(state))
 
 
 def settings_of(path: PathLike, checkpoint: Checkpoint) -> tuple[Config, Genotype]:

@@ -4,7 +4,6 @@
 bytes stand behind, or carry attributes in place of its methods.
 """
 
-import math
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -35,39 +34,34 @@ def plain_values(value: Any, size: int) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {_key(key): _plain(item) for key, item in dict.items(value)}
+        return {_plain(key): _plain(item) for key, item in dict.items(value)}
     if isinstance(value, (list, tuple)):
         items = [_plain(item) for item in value]
         return items if isinstance(value, list) else tuple(items)
     integer = type(value) is int and abs(value) < INT_LIMIT
     text = type(value) is str and is_text(value)
-    if integer or text or type(value) in (float, bool, types.NoneType) or is_dense(value):
+    if integer or text or type(value) in (float, bool, types.NoneType) or _is_dense(value):
         return value
     raise CheckpointError(f"holds {shown(value)}, which is neither a plain value nor a tensor in memory")
 
 
-def _key(key: Any) -> str | int:
-    if type(key) in (str, int):
-        return _plain(key)
-    raise CheckpointError(f"has the key {shown(key)}, which is neither text nor an integer")
-
-
-def is_dense(value: Any) -> bool:
-    """Whether a value is a tensor whose every number has its bytes in the computer's memory."""
+def _is_dense(value: Any) -> bool:
+    """Whether a value is a tensor whose numbers lie one after the other in the computer's memory."""
     return (
         type(value) in (Tensor, nn.Parameter)
         and value.layout is torch.strided
         and value.device.type == "cpu"
-        and not (value.is_quantized or value.is_nested)
-        and math.prod(value.shape) * value.element_size() <= value.untyped_storage().nbytes()
+        and not (value.is_quantized or value.is_nested or value.is_neg() or value.is_conj())
+        and value.is_contiguous()
+        and value.storage_offset() * value.itemsize + value.nbytes <= value.untyped_storage().nbytes()
     )
 
 
 def unusable(state: Mapping[str, Tensor]) -> str | None:
-    """Return what is wrong with the first tensor that cannot be a weight, or None."""
+    """Return what is wrong with the first tensor that cannot be a weight (float32), or None."""
     for name, value in state.items():
         if value.dtype not in WEIGHTS:
             return f"{name} holds {str(value.dtype).removeprefix('torch.')} numbers, no weights"
-        if not torch.isfinite(value).all():
+        if not value.float().isfinite().all():
             return f"{name} holds NaN or infinite values"
     return None

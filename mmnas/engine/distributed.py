@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from mmnas.engine.stopping import LostProcess, StopSignal
+from mmnas.engine.stopping import SIGNALS, LostProcess, StopSignal
 from mmnas.errors import ConfigError, MMNasError, one_line
 
 GRACE = 3.0  # seconds that processes have to end by themselves once one of them has
@@ -127,9 +127,11 @@ def _given_place() -> tuple[int, int, int]:
 def _spawn(devices: list[torch.device], main: Callable[..., int], arguments: tuple) -> int:
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     errors = mp.get_context("spawn").SimpleQueue()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # also in the children, until they can handle them
     context = mp.spawn(_child, (devices, main, arguments, address, errors), nprocs=len(devices), join=False)
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells of each child it ends
     with _PassedSignal(context.pids()) as passed:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
             while not context.join(grace_period=GRACE):
                 pass
@@ -146,7 +148,7 @@ def _spawn(devices: list[torch.device], main: Callable[..., int], arguments: tup
 
 
 class _PassedSignal(StopSignal):
-    """Passes SIGINT and SIGTERM on to the children, which save and stop; this process waits."""
+    """Passes `SIGNALS` on to the children, which save and stop; this process waits."""
 
     def __init__(self, pids: list[int]) -> None:
         super().__init__()
@@ -172,6 +174,7 @@ def _child(
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         code = _join(rank, len(devices), devices[rank], main, arguments)
     except (MMNasError, OSError, MemoryError, RuntimeError) as exception:
         if isinstance(exception, LostProcess):

@@ -1,6 +1,6 @@
 """Scoring a split: every sample exactly once, over however many processes there are."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -43,7 +43,7 @@ def tools_of(group: Group, workers: int) -> Tools:
     """Return the tools of a process in its group; `workers` processes load its batches."""
 
     def load(dataset: SizedDataset, batches: Sequence[list[int]], title: str) -> Iterator[Batch]:
-        loader: Iterable[Batch] = BatchLoader(dataset, batches, workers, group.device)
+        loader = BatchLoader(dataset, batches, workers, group.device)
         yield from progress(loader, title, group.rank, total=len(batches), leave=False)
 
     return Tools(group.rank, group.size, group.gather, partial(progress, rank=group.rank), load)

@@ -18,6 +18,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from mmnas.batch import collate
 from mmnas.data.samples import SizedDataset
+from mmnas.engine.stopping import SIGNALS
 from mmnas.errors import DataError, MMNasError, one_line
 
 SAMPLES = 16  # read before the first step
@@ -110,8 +111,8 @@ def _unchanged(batch: Any) -> Any:
 
 def _leave_signals_to_parent(_: int) -> None:
     """Let the training process alone decide: a signal to the whole group must not take its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def look_at(dataset: Any) -> None:

@@ -5,11 +5,11 @@ step resumes to the same bits.
 """
 
 import logging
-import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from signal import SIGALRM
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +23,7 @@ from mmnas.engine.checkpoint import Checkpoint, best_epoch, checkpoint_name, pru
 from mmnas.engine.checkpoint_values import unusable
 from mmnas.engine.distributed import Group
 from mmnas.engine.evaluator import tools_of
+from mmnas.engine.fingerprint import fingerprint, require_same
 from mmnas.engine.loading import BatchLoader, lengths_of
 from mmnas.engine.logging import Scalars, progress
 from mmnas.engine.optimizer import optimizer_of, restore_optimizer, schedule_of
@@ -43,26 +44,24 @@ AGREE_EVERY = 10
 class EpochLoop(ABC):
     """Takes optimizer steps epoch by epoch and writes checkpoints; subclasses say what a step and an epoch are.
 
-    Weights learn from the first of `datasets`; the task prepares all of them for an epoch.
+    Weights learn from the first of `datasets`; the task prepares all of them for an epoch. `PROGRESS` is what
+    checkpoints take over as it is.
     """
 
+    PROGRESS = ("epoch", "step", "loss_sum", "history", "seen_splits", "data")
     run: ClassVar[str]
     """The value of --RUN, for messages."""
 
     def __init__(
-        self,
-        task: Task,
-        model: MMNasNet,
-        genotype: Genotype,
-        group: Group,
-        folder: Path,
-        keep_all: bool,
-        datasets: Sequence[SizedDataset],
+        self, task: Task, model: MMNasNet, genotype: Genotype, group: Group, folder: Path, keep_all: bool
     ) -> None:
         self.task, self.model, self.genotype, self.group = task, model, genotype, group
         self.config: Config = task.config
         self.folder, self.keep_all = folder, keep_all
-        self.datasets, self.dataset = datasets, datasets[0]
+        self.datasets: Sequence[SizedDataset] = (
+            task.search_sets() if self.run == "search" else [task.training_set()]
+        )
+        self.dataset = self.datasets[0]
         self.loader, self.sampler = self._load(self.dataset)
         self.seen_splits = [self.config.split]
         self.written: set[str] = set()  # names of this run's checkpoints in `folder`; no others are removed
@@ -70,6 +69,7 @@ class EpochLoop(ABC):
         self.learning_rate = schedule_of(self.config, len(self.sampler))
         self.epoch, self.step, self.loss_sum = 0, 0, 0.0
         self.history: list[dict[str, Any]] = []
+        self.data = {"training data": fingerprint(*self.datasets)}
 
     def _load(self, dataset: SizedDataset) -> tuple[BatchLoader, TrainingSampler]:
         training, group = self.config.training, self.group
@@ -86,12 +86,8 @@ class EpochLoop(ABC):
         """Take optimizer step `number` of the run; return loss and gradient norm (2,) still on the device."""
 
     @abstractmethod
-    def _describe_epoch(self) -> dict[str, Any]:
-        """Return what the history holds of the finished epoch besides its number and loss: `metrics` at least."""
-
-    @abstractmethod
-    def _log_epoch(self, row: dict[str, Any]) -> None:
-        """Log the finished epoch's row of the history."""
+    def _complete(self, row: dict[str, Any]) -> None:
+        """Add to the finished epoch's row of the history, which holds its number and loss: `metrics` at least."""
 
     def _after_epoch(self) -> None:
         """Do what follows a whole epoch, once it is saved; also called before the first."""
@@ -107,23 +103,24 @@ class EpochLoop(ABC):
 
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Continue where `checkpoint` stopped; its weights are loaded already."""
-        same = (checkpoint.steps_per_epoch, checkpoint.processes) == (len(self.sampler), self.group.size)
-        if checkpoint.step and not same:
-            raise CheckpointError(
-                f"{path} stopped within an epoch of {checkpoint.steps_per_epoch} steps on {checkpoint.processes} "
-                f"processes; this run has {len(self.sampler)} on {self.group.size}: use the same data and as many "
-                "devices, or a checkpoint of a whole epoch by --CKPT_PATH"
-            )
+        now = {**self.data, "processes": self.group.size, "steps per epoch": len(self.sampler)}
+        require_same(now, checkpoint, path)
         restore_optimizer(self.optimizer, checkpoint.optimizer, path)
-        self.epoch, self.step, self.loss_sum = checkpoint.epoch, checkpoint.step, checkpoint.loss_sum
-        self.history, self.seen_splits = list(checkpoint.history), list(checkpoint.seen_splits)
-        if self.step:
-            self.task.restore_state(self.datasets, checkpoint.task_state)
+        self.epoch, self.history, self.seen_splits = checkpoint.epoch, checkpoint.history, checkpoint.seen_splits
+        if checkpoint.step:
+            self.step, self.loss_sum = checkpoint.step, checkpoint.loss_sum
+            try:
+                self.task.restore_state(self.datasets, checkpoint.task_state)
+            except CheckpointError as exception:
+                raise CheckpointError(f"{path}: {exception}") from None
 
-    def fit(self, scalars: Scalars) -> None:
-        """Run to the last epoch. Raises `InterruptedRun` after a signal, once all is saved."""
+    def fit(self, scalars: Scalars, deadline: float | None = None) -> None:
+        """Run to the last epoch, or to the time `deadline`.
+
+        Raises `InterruptedRun` after a signal, or when time is up, once all is saved.
+        """
         self.scalars = scalars
-        with StopSignal() as self.stop:
+        with StopSignal(deadline) as self.stop:
             self._after_epoch()  # a run that was stopped before or in what follows its last epoch
             while self._unfinished():
                 self._run_epoch()
@@ -172,11 +169,10 @@ class EpochLoop(ABC):
 
     def _finish_epoch(self) -> None:
         """Add the epoch to the history and count it; it is saved next."""
-        found = self._describe_epoch()
-        row = {"epoch": self.epoch + 1, "loss": self.loss_sum / self.step, **found}
+        row: dict[str, Any] = {"epoch": self.epoch + 1, "loss": self.loss_sum / self.step}
+        self._complete(row)
         self.history.append(row)
         self.epoch, self.step, self.loss_sum = self.epoch + 1, 0, 0.0
-        self._log_epoch(row)
 
     def _report(self, pending: list[Tensor], step: int, rate: float) -> float:
         """Fetch the pending losses, check them, write them; return their mean and empty the list."""
@@ -203,12 +199,13 @@ class EpochLoop(ABC):
 
     def _interrupt_if_asked(self) -> None:
         """Raise `InterruptedRun` when any process was asked to stop and there is something left to do."""
-        if self.group.any(self.stop.number != 0) and self._unfinished():
+        number = max(self.group.gather([self.stop.number]))
+        if number and self._unfinished():
             path = self.folder / checkpoint_name(self.epoch, self.step)
             raise InterruptedRun(
-                f"stopped after {self.epoch} epochs and {self.step} steps; saved {path}; "
-                f"go on with --RUN={self.run} --RESUME --VERSION={self.config.version}",
-                self.stop.number or signal.SIGTERM,
+                f"{'time is up: ' if number == SIGALRM else ''}stopped after {self.epoch} epochs and {self.step} "
+                f"steps; saved {path}; go on with --RUN={self.run} --RESUME --VERSION={self.config.version}",
+                number,
             )
 
     def _save(self) -> None:
@@ -234,13 +231,9 @@ class EpochLoop(ABC):
             vocabularies=self.task.vocabularies,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
-            epoch=self.epoch,
-            step=self.step,
             steps_per_epoch=len(self.sampler),
             processes=self.group.size,
-            loss_sum=self.loss_sum,
             task_state=self.task.state(self.datasets) if self.step else {},
-            history=self.history,
-            seen_splits=self.seen_splits,
             versions=versions(),
+            **{name: getattr(self, name) for name in self.PROGRESS},
         )

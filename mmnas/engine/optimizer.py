@@ -3,6 +3,7 @@
 The rate is a function of the step alone, so that a resumed run cannot forget a decay.
 """
 
+import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Callable
@@ -10,13 +11,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import Struct
 from torch import Tensor, nn
 
 from mmnas.config import Config
 from mmnas.errors import CheckpointError
+from mmnas.schema import convert, shown
 
 # The rate climbs to its base in this many epochs: 1/4, 2/4, 3/4, then the whole.
 WARMUP_EPOCHS = 3
+# What an optimizer remembers of every parameter that it has moved.
+MOMENTS: dict[type, set[str]] = {
+    torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.SGD: {"momentum_buffer"},
+}
+NEVER_NEGATIVE = ("step", "exp_avg_sq")
+# Settings of how a step is carried out; the rate is set before every step.
+FREE = {"lr", "foreach", "fused", "capturable", "differentiable"}
+
+
+class _State(Struct):
+    """The form of an optimizer's state in a checkpoint."""
+
+    state: dict[int, dict[str, Tensor]]
+    param_groups: list[dict[str, float | bool | str | None | list[float]]]
 
 
 def warmup_decay(step: int, steps_per_epoch: int, base: float, decay_epochs: tuple[int, ...], rate: float) -> float:
@@ -52,14 +70,36 @@ def optimizer_of(model: nn.Module, config: Config) -> torch.optim.Optimizer:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], path: Path) -> None:
-    """Load the state that a checkpoint holds into an optimizer. Raises `CheckpointError` where it does not fit."""
+    """Copy the moments that a checkpoint holds into an optimizer. Raises `CheckpointError` where they do not fit.
+
+    The settings stay those of the configuration; a checkpoint that holds others is refused.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     try:
-        optimizer.load_state_dict(state)
-        moments = ((p, each) for p, own in optimizer.state.items() for each in own.values())
-        fits = all(not isinstance(each, Tensor) or each.shape in (p.shape, ()) for p, each in moments)
-    except (ValueError, KeyError, TypeError, RuntimeError, IndexError, AttributeError):
-        fits = False
-    if not fits:
+        own, held = (convert(each, _State, error=CheckpointError) for each in (optimizer.state_dict(), state))
+        for group, other in itertools.zip_longest(own.param_groups, held.param_groups, fillvalue=dict[str, Any]()):
+            for name in ("params", *other.keys() & group.keys() - FREE):
+                if other.get(name) != group.get(name):
+                    raise CheckpointError(f"its {name} is {shown(other.get(name))}, not {shown(group.get(name))}")
+        for index, moments in held.state.items():
+            if index not in range(len(parameters)):
+                raise CheckpointError(f"no parameter {shown(index)}")
+            _restore_moments(optimizer, parameters[index], moments)
+    except CheckpointError as exception:
         raise CheckpointError(
-            f"{path}: its optimizer does not fit this network; start from its weights by --CKPT_PATH alone"
-        )
+            f"{path}: its optimizer does not fit this network ({exception}); start from its weights by --CKPT_PATH "
+            "alone"
+        ) from None
+
+
+def _restore_moments(optimizer: torch.optim.Optimizer, parameter: Tensor, moments: dict[str, Tensor]) -> None:
+    """Copy what fits in shape, type and range: a fused optimizer trusts the memory that it is given."""
+    if moments.keys() != MOMENTS[type(optimizer)]:
+        raise CheckpointError(f"it holds {shown(list(moments))} of a parameter")
+    for name, value in moments.items():
+        shape = () if name == "step" else parameter.shape
+        if value.shape != shape or value.dtype != parameter.dtype:
+            raise CheckpointError(f"{name} has another shape or type than its parameter")
+        if not value.isfinite().all() or (name in NEVER_NEGATIVE and (value < 0).any()):
+            raise CheckpointError(f"{name} holds values that it cannot have")
+        optimizer.state[parameter][name] = torch.empty_like(value, device=parameter.device).copy_(value)

@@ -10,6 +10,8 @@ import torch.distributed as dist
 from mmnas.errors import MMNasError
 
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM)
+"""What asks a run to save and stop: a user, a system, a closed terminal, a batch system, and the time limit."""
 _GLOO = re.compile(r"gloo|Connection (closed|reset) by peer|Broken pipe", re.IGNORECASE)
 
 
@@ -41,32 +43,39 @@ class InterruptedRun(Exception):
 
 
 class StopSignal:
-    """Notes the first SIGINT or SIGTERM; a later one has its usual effect at once.
+    """Notes the first of `SIGNALS`; a later SIGINT or SIGTERM has its usual effect at once.
 
     A terminal and a launcher may both pass on what the user pressed once, so signals that come together
-    count as one.
+    count as one. At the time `deadline` the process receives SIGALRM.
     """
 
     TOGETHER = 1.0  # seconds
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: float | None = None) -> None:
+        self.deadline = deadline
         self.number = 0
         self._since = 0.0
 
     def __enter__(self) -> "StopSignal":
         self._previous = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._receive)
+            hung_up = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # `nohup` asked to go on without a terminal
+            for number in SIGNALS:
+                if number != signal.SIGHUP or not hung_up:
+                    self._previous[number] = signal.signal(number, self._receive)
+            if self.deadline is not None:
+                signal.setitimer(signal.ITIMER_REAL, max(self.deadline - time.time(), 1e-3))
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.deadline is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _receive(self, number: int, _: object) -> None:
         if not self.number:
             self.number, self._since = number, time.monotonic()
-        elif time.monotonic() - self._since > self.TOGETHER:
+        elif number in (signal.SIGINT, signal.SIGTERM) and time.monotonic() - self._since > self.TOGETHER:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

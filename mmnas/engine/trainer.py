@@ -12,6 +12,7 @@ from mmnas.batch import Batch
 from mmnas.config import Config
 from mmnas.engine.distributed import Group
 from mmnas.engine.evaluator import Evaluator
+from mmnas.engine.fingerprint import fingerprint
 from mmnas.engine.loop import EpochLoop
 from mmnas.engine.steps import add_gradients, move_weights, seed_step
 from mmnas.genotype import Genotype
@@ -29,8 +30,10 @@ class Trainer(EpochLoop):
     def __init__(
         self, task: Task, model: MMNasNet, genotype: Genotype, group: Group, folder: Path, keep_all: bool
     ) -> None:
-        super().__init__(task, model, genotype, group, folder, keep_all, [task.training_set()])
+        super().__init__(task, model, genotype, group, folder, keep_all)
         self.evaluator = Evaluator(task, "val", group) if task.scores_val else None
+        if self.evaluator:
+            self.data["val"] = fingerprint(self.evaluator.dataset)
         self.parallel = _parallel(model, self.config, group)
 
     def _take_step(self, batch: Batch, number: int, rate: float) -> Tensor:
@@ -39,11 +42,9 @@ class Trainer(EpochLoop):
         norm = move_weights(self.model, self.optimizer, self.config.training.clip_norm, rate)
         return torch.stack([loss, norm])
 
-    def _describe_epoch(self) -> dict[str, Any]:
+    def _complete(self, row: dict[str, Any]) -> None:
         """Leave the score open where val is held out."""
-        return {"metrics": {} if self.evaluator is None else None}
-
-    def _log_epoch(self, row: dict[str, Any]) -> None:
+        row["metrics"] = {} if self.evaluator is None else None
         if self.evaluator is None:
             log.info("epoch %d: loss %.4f", row["epoch"], row["loss"])
 

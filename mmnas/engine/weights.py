@@ -1,7 +1,7 @@
 """Copying a checkpoint's weights into a network, once their names, shapes and numbers are known to fit."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -40,17 +40,17 @@ def _state_for(model: nn.Module, source: Checkpoint | PublishedWeights) -> dict[
 
 
 def _check_fit(model: nn.Module, source: Checkpoint | PublishedWeights, path: PathLike, explain: Explain) -> None:
-    state: dict[str, Any] = _state_for(model, source)
+    state = _state_for(model, source)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    missing = [name for name in shapes if name not in state]
+    foreign = [name for name in state if name not in shapes]
     for name, shape in shapes.items():
-        if isinstance(state.get(name), Tensor) and tuple(state[name].shape) != shape:
-            found = tuple(state[name].shape)
+        found = tuple(state[name].shape) if name in state else shape
+        if found != shape:
             reason = explain(name, found, shape) or (
                 f"{name} is {found}, the network's {shape}; is it of another --MODEL size?"
             )
             raise CheckpointError(f"{path} does not fit: {reason}")
-    missing = [name for name in shapes if not isinstance(state.get(name), Tensor)]
-    foreign = [name for name in state if name not in shapes]
     if missing or foreign:
         examples = f"lacks {missing[0]}" if missing else f"has {shown(foreign[0])}"
         raise CheckpointError(

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from mmnas.tasks.base import Task
 
 def main(task: type[Task], arguments: Sequence[str] | None = None) -> int:
     """Run a task's script; return its exit code: 0, 2 after a user's error, 128 + n after signal n."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # by the script, which has just started
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         request = parse(task, sys.argv[1:] if arguments is None else arguments)
         return launch(run, request.devices, task, make_plan(task, request))

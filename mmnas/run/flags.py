@@ -37,6 +37,7 @@ class Request(Struct, frozen=True):
     devices: Annotated[
         str | None, doc("GPU ids such as '0, 1', one process each, or cpu; if omitted, the first GPU, else the CPU")
     ] = None
+    time_limit: Annotated[int | None, doc("save and stop after N minutes; continue with --RESUME")] = None
     overrides: Mapping[str, Any] = {}
     """Configuration keys that flags set, such as `training.seed`."""
     flags: Mapping[str, str] = {}
@@ -67,7 +68,7 @@ FLAGS = {
     },
     "machine": {
         "--GPU": "devices", "--NW": "training.workers", "--PRECISION": "training.precision",
-        "--COMPILE": "training.compile",
+        "--COMPILE": "training.compile", "--TIME_LIMIT": "time_limit",
     },
 }  # fmt: skip
 ALIASES = {"--GENO_PATH": ("--ARCH_PATH",), "--GENO_EPOCH": ("--ARCH_EPOCH",)}

@@ -5,6 +5,7 @@ A run's settings come from YAML and flags, or from a checkpoint; a flag that con
 
 import contextlib
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ LONGEST_VERSION = 200
 """Bytes of a run's name: its files add up to 55 to it, and file systems end at 255."""
 UNKNOWN = "unknown"
 """Stands in `Checkpoint.seen_splits` for training data that nothing tells about."""
+YEAR = 366 * 24 * 60
+"""The longest time limit, in minutes."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Plan:
     keep_all: bool = False
     named: bool = True
     """Whether the user chose the version."""
+    deadline: float | None = None
+    """The time, in seconds since the epoch, at which to save and stop."""
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -87,7 +92,8 @@ def make_plan(task: type[Task], request: Request) -> Plan:
         else:
             genotype = read_genotype(request.geno_path or default_genotype(task), request.geno_epoch)
     named = request.version is not None
-    plan = Plan(request.run, config, genotype, source, request.resume, request.keep_all, named)
+    deadline = None if request.time_limit is None else time.time() + 60 * request.time_limit
+    plan = Plan(request.run, config, genotype, source, request.resume, request.keep_all, named, deadline)
     check_folder(plan)
     return plan
 
@@ -123,6 +129,8 @@ def _check_flags(request: Request) -> None:
     run = f"--RUN={request.run}"
     if request.run not in LEARNING and (request.resume or request.keep_all):
         raise ConfigError(f"--RESUME and --KEEP_ALL belong to --RUN=train and --RUN=search, not to {run}")
+    if request.time_limit is not None and (request.run not in LEARNING or not 0 < request.time_limit <= YEAR):
+        raise ConfigError(f"--TIME_LIMIT={request.time_limit} must be 1 to {YEAR} minutes of --RUN=train or search")
     if request.run != "search":
         for key in request.overrides:
             if key.startswith("search."):

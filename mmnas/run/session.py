@@ -27,7 +27,7 @@ from mmnas.tasks.base import Task
 log = logging.getLogger(__name__)
 
 # What learns, by the value of --RUN.
-LOOPS = {"train": Trainer, "search": Searcher}
+LOOPS: dict[str, type[Trainer] | type[Searcher]] = {"train": Trainer, "search": Searcher}
 
 
 def run(group: Group, task_class: type[Task], plan: Plan) -> int:
@@ -102,7 +102,7 @@ def _learn(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
     look_at(loop.dataset)
     scalars = Scalars(plan.config.files.events, group.rank)
     try:
-        loop.fit(scalars)
+        loop.fit(scalars, plan.deadline)
     finally:
         scalars.close()
 

@@ -70,14 +70,19 @@ def read_history(path: PathLike) -> SearchHistory:
     value = read_json(path, "search history (which --RUN=search writes after every epoch)")
     try:
         history = convert(value, SearchHistory, error=DataError)
-        _check_candidates(history)
-        for index, epoch in enumerate(history.epochs):
-            _check_epoch(epoch, f"epochs[{index}]", history)
-            if index:
-                _check_follows(epoch, f"epochs[{index}]", history.epochs[index - 1])
+        check_history(history)
     except DataError as exception:
         raise DataError(f"{path}: {exception}; take the file as the search wrote it") from None
     return history
+
+
+def check_history(history: SearchHistory) -> None:
+    """Raise `DataError` naming the key at which the parts of a history do not fit each other."""
+    _check_candidates(history)
+    for index, epoch in enumerate(history.epochs):
+        _check_epoch(epoch, f"epochs[{index}]", history)
+        if index:
+            _check_follows(epoch, f"epochs[{index}]", history.epochs[index - 1])
 
 
 def _check_candidates(history: SearchHistory) -> None:

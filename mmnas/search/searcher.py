@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from msgspec import Struct
 from torch import Tensor
 
 from mmnas.batch import Batch
 from mmnas.engine.checkpoint import Checkpoint
+from mmnas.engine.checkpoint_values import unusable
 from mmnas.engine.distributed import Group
 from mmnas.engine.loop import EpochLoop
 from mmnas.engine.optimizer import restore_optimizer
@@ -22,15 +24,23 @@ from mmnas.engine.steps import add_gradients, autocast, move_weights, seed_step
 from mmnas.errors import CheckpointError, MMNasError
 from mmnas.genotype import Genotype, write_genotypes
 from mmnas.models.network import MMNasNet
+from mmnas.schema import convert
 from mmnas.search.architecture import Architecture
-from mmnas.search.history import SearchEpoch, SearchHistory, entropy, margin, write_history
-from mmnas.search.supernet import Supernet
+from mmnas.search.history import SearchEpoch, SearchHistory, check_history, entropy, margin, write_history
+from mmnas.search.supernet import Supernet, space_of
 from mmnas.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
 # What a random stream is for; seeded by the run's seed, this and the step.
 WEIGHT_PATH, GATES, GATED_STEP = 1, 2, 3
+
+
+class _SearchState(Struct):
+    """What a checkpoint of a search holds besides the weights."""
+
+    alphas: dict[str, Tensor]
+    optimizer: dict[str, Any]
 
 
 class Searcher(EpochLoop):
@@ -42,14 +52,13 @@ class Searcher(EpochLoop):
         self, task: Task, model: MMNasNet, space: Genotype, group: Group, folder: Path, keep_all: bool
     ) -> None:
         self.supernet = Supernet(model, space)
-        weights, held_out = task.search_sets()
-        super().__init__(task, model, space, group, folder, keep_all, [weights, held_out])
+        super().__init__(task, model, space, group, folder, keep_all)
         search = self.config.search
         self.architecture = Architecture(space, search.alpha_init, self.config.training.seed)
         self.alpha_optimizer = torch.optim.Adam(
             self.architecture.parameters(), lr=search.alpha_lr, betas=search.alpha_betas
         )
-        self.alpha_loader, self.alpha_sampler = self._load(held_out)
+        self.alpha_loader, self.alpha_sampler = self._load(self.datasets[1])
         self._alpha_batches: Iterator[Batch] | None = None
         log.info("architecture parameters learn from %d further samples", self.alpha_sampler.size)
 
@@ -57,10 +66,25 @@ class Searcher(EpochLoop):
         """Continue where `checkpoint` stopped; its weights are loaded already."""
         super().restore(checkpoint, path)
         try:
-            self.architecture.load_state_dict(checkpoint.search["alphas"])
-        except (KeyError, TypeError, RuntimeError):
-            raise CheckpointError(f"{path}: its architecture parameters do not fit the search space") from None
-        restore_optimizer(self.alpha_optimizer, checkpoint.search.get("optimizer", {}), path)
+            held = convert(checkpoint.search, _SearchState, "search", CheckpointError)
+            self._check(held.alphas, checkpoint.history)
+        except (ValueError, KeyError, TypeError) as exception:
+            raise CheckpointError(f"{path} does not fit its search ({exception}); use another checkpoint") from None
+        self.architecture.load_state_dict(held.alphas)
+        restore_optimizer(self.alpha_optimizer, held.optimizer, path)
+
+    def _check(self, alphas: dict[str, Tensor], history: list[dict[str, Any]]) -> None:
+        """Raise an error unless space, alphas and rows of a history are those of this search."""
+        own = {name: alpha.shape for name, alpha in self.architecture.state_dict().items()}
+        same = own == {name: alpha.shape for name, alpha in alphas.items()}
+        if not same or unusable(alphas) or self.genotype != space_of(self.config):
+            raise CheckpointError("it has another search space, or alphas that are not numbers")
+        if history:
+            check_history(search_history(history, self.genotype))
+        for row in history:
+            best = self.genotype.take([int(np.argmax(p)) for p in row["probabilities"]])
+            if Genotype.from_dict(row["genotype"]) != best:
+                raise CheckpointError(f"the genotype of epoch {row['epoch']} is not the most probable one")
 
     def _checkpoint(self) -> Checkpoint:
         checkpoint = super()._checkpoint()
@@ -126,14 +150,14 @@ class Searcher(EpochLoop):
         patience = self.config.search.patience
         return super()._unfinished() and not (patience and _standing(self.history) >= patience)
 
-    def _describe_epoch(self) -> dict[str, Any]:
-        """Return what the epoch has found: genotype, probabilities, how far they have changed."""
+    def _complete(self, row: dict[str, Any]) -> None:
+        """Add and log what the epoch has found: genotype, probabilities, how far they have changed."""
         self._require_equal_alphas()
         genotype = self.architecture.genotype()
         start: dict[str, Any] = {"genotype": genotype.to_dict(), "unchanged_epochs": 0}
         before = self.history[-1] if self.history else start
         changed = _differences(genotype, Genotype.from_dict(before["genotype"]))
-        return {
+        row |= {
             "metrics": {},
             "architecture_steps": self._architecture_steps((self.epoch + 1) * len(self.sampler)),
             "changed": changed,
@@ -141,14 +165,6 @@ class Searcher(EpochLoop):
             "genotype": genotype.to_dict(),
             "probabilities": [p.tolist() for p in self.architecture.probabilities()],
         }
-
-    def _require_equal_alphas(self) -> None:
-        """Raise `MMNasError` unless every process holds the same alphas, which are about to be written."""
-        held = self.group.gather([[alpha.tolist() for alpha in self.architecture.alphas]])
-        if any(alphas != held[0] for alphas in held):
-            raise MMNasError("processes hold different architecture parameters: the last checkpoints are intact")
-
-    def _log_epoch(self, row: dict[str, Any]) -> None:
         log.info(
             "epoch %d: loss %.4f; %d blocks changed, the genotype has stood for %d epochs; %d architecture steps",
             row["epoch"], row["loss"], row["changed"], row["unchanged_epochs"], row["architecture_steps"],
@@ -158,6 +174,12 @@ class Searcher(EpochLoop):
             names = [names[0] for names in row["genotype"][stream]]
             blocks = (f"{name} {entropy(p):.2f}/{margin(p):.2f}" for name, p in zip(names, rows, strict=True))
             log.info("  %s (entropy/margin): %s", stream, ", ".join(blocks))
+
+    def _require_equal_alphas(self) -> None:
+        """Raise `MMNasError` unless every process holds the same alphas, which are about to be written."""
+        held = self.group.gather([[alpha.tolist() for alpha in self.architecture.alphas]])
+        if any(alphas != held[0] for alphas in held):
+            raise MMNasError("processes hold different architecture parameters: the last checkpoints are intact")
 
     def _after_epoch(self) -> None:
         """Write the genotypes and the probabilities of all epochs so far."""
@@ -170,12 +192,11 @@ class Searcher(EpochLoop):
 def search_history(rows: Sequence[Mapping[str, Any]], space: Genotype) -> SearchHistory:
     """Return the epochs that a search's checkpoint has noted, in the form of the file that is drawn from."""
     cut = len(space.encoder)
-    names = SearchEpoch.__struct_fields__
-    epochs = []
-    for row in rows:
-        probabilities = {"enc": row["probabilities"][:cut], "dec": row["probabilities"][cut:]}
-        epochs.append(SearchEpoch(**{name: row[name] for name in names} | {"probabilities": probabilities}))
-    return SearchHistory({"enc": list(space.encoder[0]), "dec": list(space.decoder[0])}, epochs)
+    epochs = [{name: row[name] for name in SearchEpoch.__struct_fields__} for row in rows]
+    for epoch in epochs:
+        epoch["probabilities"] = {"enc": epoch["probabilities"][:cut], "dec": epoch["probabilities"][cut:]}
+    candidates = {"enc": space.encoder[0], "dec": space.decoder[0]}
+    return convert({"candidates": candidates, "epochs": epochs}, SearchHistory, "history", CheckpointError)
 
 
 def _differences(one: Genotype, other: Genotype) -> int:
@@ -186,9 +207,6 @@ def _differences(one: Genotype, other: Genotype) -> int:
 def _standing(history: Sequence[Mapping[str, Any]]) -> int:
     """Return for how many epochs with architecture steps the genotype has not changed, up to the last."""
     steps = [0, *(row["architecture_steps"] for row in history)]
-    count = 0
-    for row, before in zip(reversed(history), reversed(steps[:-1]), strict=True):
-        if row["changed"] or row["architecture_steps"] == before:
-            break
-        count += 1
-    return count
+    pairs = zip(history, steps[:-1], strict=True)
+    ends = [row["changed"] > 0 or row["architecture_steps"] == before for row, before in pairs]
+    return [*reversed(ends), True].index(True)

@@ -145,9 +145,11 @@ class ITMTask(Task):
     def restore_state(self, datasets: Sequence[PairDataset], state: Mapping[str, Tensor]) -> None:
         """Restore the negatives of an unfinished epoch."""
         for name, pairs in _named(datasets).items():
-            if name not in state or state[name].shape != pairs.negatives.shape:
+            held, limits = state.get(name, torch.empty(0)), torch.tensor([len(pairs.tokens), len(pairs.images)])
+            fits = held.dtype in (torch.int32, torch.int64) and held.shape == pairs.negatives.shape
+            if not fits or ((held < 0) | (held >= limits)).any():
                 raise CheckpointError("the checkpoint's negatives are of other captions: resume with the same data")
-            pairs.negatives.copy_(state[name])
+            pairs.negatives.copy_(held)
 
     def parts(self, batch: Batch, count: int) -> list[Batch]:
         """Cut a batch along its samples; each part keeps the images and captions that it needs."""

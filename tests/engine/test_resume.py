@@ -31,7 +31,7 @@ def uninterrupted(tmp_path_factory, world):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_resumed_equals_uninterrupted_to_the_bit(place, uninterrupted, number):
     output, code = place.stop_in_second_epoch("cut", FLAGS, number)
     assert code == 128 + number, output

@@ -10,6 +10,17 @@ import pytest
 import torch
 
 from mmnas.engine.checkpoint import load_checkpoint
+from mmnas.engine.distributed import Group
+from mmnas.engine.stopping import InterruptedRun, StopSignal
+from mmnas.engine.trainer import Trainer
+from mmnas.run.flags import Request
+from mmnas.run.plan import make_plan
+from mmnas.run.session import prepare
+from mmnas.tasks.vqa import VQATask
+from tests.conftest import Workplace
+from tests.stand_in import NoScalars
+
+TWO = "--GPU=cpu,cpu"
 
 
 def wait_for(found, process, seconds=240):
@@ -34,13 +45,82 @@ def test_an_error_in_a_worker_ends_the_run_in_one_line(place, tmp_path, flags):
     assert output.count("error: ") == 1 and "truncated" in output and "Traceback" not in output
 
 
-def test_short_epochs_of_two_processes_are_stopped_too(place):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_short_epochs_of_two_processes_are_stopped_too(place, number):
     process = place.script(*place.train_flags("short", "--MAX_EPOCH=60"), "--GPU=cpu,cpu")  # five steps each
     wait_for(place.checkpoint("short", "epoch1.pkl").exists, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, output
+    assert process.returncode == 128 + number, output
     assert "--RESUME" in output and "trained 60 epochs" not in output
+
+
+def test_a_closed_terminal_stops_a_search(place):
+    process = place.script(*place.search_flags("closed", "--MAX_EPOCH=60"))
+    wait_for(place.checkpoint("closed", "epoch1.pkl").exists, process)
+    process.send_signal(signal.SIGHUP)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGHUP, output
+    assert "--RUN=search --RESUME --VERSION=closed" in output.splitlines()[-1]
+
+
+def test_a_time_limit_saves_and_stops(tmp_path, world):
+    plan, trainer = trainer_of(tmp_path, world, time_limit=1)
+    assert 50 < plan.deadline - time.time() <= 60
+    with pytest.raises(InterruptedRun, match="time is up: stopped after 0 epochs and 1 steps") as caught:
+        trainer.fit(NoScalars(), time.time())
+    assert caught.value.exit_code == 128 + signal.SIGALRM
+    assert load_checkpoint(plan.folder / "epoch0_step1.pkl").step == 1
+
+
+def test_a_run_that_ends_in_time_is_not_stopped_later(tmp_path, world):
+    with StopSignal(time.time() + 0.1) as stop:
+        pass
+    time.sleep(0.2)
+    assert stop.number == 0 and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+def trainer_of(folder, world, **flags):
+    Workplace(folder, world)  # with its files
+    overrides = {"paths.data": str(world), "paths.logs": str(folder / "logs")}
+    files = {"file": str(folder / "small.yml"), "geno_path": str(folder / "small.json")}
+    request = Request("train", size="tiny", version="timed", split="train", overrides=overrides, **files, **flags)
+    plan = make_plan(VQATask, request)
+    task = VQATask(plan.config)
+    return plan, Trainer(task, prepare(task, plan), plan.genotype, Group(), plan.folder, keep_all=False)
+
+
+@pytest.mark.parametrize("flags", [["--TIME_LIMIT=0"], ["--TIME_LIMIT=-1"], [f"--TIME_LIMIT={10**18 - 1}"]])
+def test_a_time_limit_that_cannot_be_is_one_line(place, run, flags):
+    done = run(place, *place.train_flags("x", *flags))
+    assert done.code == 2 and "--TIME_LIMIT=" in done.output and len(done.output.splitlines()) == 1
+
+
+def test_nohup_is_respected_and_only_a_second_ctrl_c_ends_at_once():
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.number == 0
+            signal.raise_signal(signal.SIGUSR1)
+            stop.TOGETHER = -1.0
+            signal.raise_signal(signal.SIGUSR1)
+            assert stop.number == signal.SIGUSR1
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "flags"),
+    [(0.2, []), (0.6, []), (1.0, []), (2.0, []), (4.0, [TWO]), (6.0, [TWO])],
+)
+def test_ctrl_c_while_a_run_starts_shows_no_traceback(place, seconds, flags):
+    process = place.script(*place.train_flags("early", "--MAX_EPOCH=60", *flags))
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT), output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(

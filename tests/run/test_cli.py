@@ -61,6 +61,7 @@ def test_a_search_is_named_after_its_size():
         ("--CFG=own.yml", "file", "own.yml"),
         ("--GPU=0, 1, 2, 3", "devices", "0, 1, 2, 3"),
         ("--GPU=cpu", "devices", "cpu"),
+        ("--TIME_LIMIT=90", "time_limit", 90),
     ],
 )
 def test_flags_of_the_request(argument, field, value):

@@ -182,7 +182,7 @@ def test_processes_that_differ_in_their_alphas_are_told(tmp_path, world):
         def gather(self, rows):
             return [*rows, [[0.5, 0.5]]]
 
-    searcher.group = Strangers()
+    searcher.group, searcher.step = Strangers(), 1
     with pytest.raises(MMNasError, match="different architecture parameters"):
         searcher._finish_epoch()
 
