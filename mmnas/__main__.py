@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from mmnas.engine.logging import protect_terminal
 from mmnas.errors import MMNasError, one_line
 from mmnas.version import __version__
 
@@ -35,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 2 after a user's mistake. Without a command, print the help."""
+    protect_terminal()
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:

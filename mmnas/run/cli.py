@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmnas.config import VERSION
+from mmnas.engine.logging import protect_terminal
 from mmnas.errors import ConfigError, MMNasError, one_line
 from mmnas.run.flags import Flag, Request, flags_of
 from mmnas.run.plan import LEARNING, default_size
@@ -18,6 +19,7 @@ from mmnas.tasks.base import Task
 
 def main(task: type[Task], arguments: Sequence[str] | None = None) -> int:
     """Run a task's script; return its exit code: 0, 2 after a user's error, 128 + n after signal n."""
+    protect_terminal()
     try:
         return start(task, parse(task, sys.argv[1:] if arguments is None else arguments))
     except (MMNasError, OSError) as exception:
