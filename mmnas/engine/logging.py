@@ -1,12 +1,15 @@
 """Where a run logs: terminal, log file, TensorBoard. Only rank 0 does, for all processes."""
 
 import contextlib
+import io
 import logging
+import os
+import select
 import sys
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from tqdm import tqdm
 
@@ -15,6 +18,54 @@ from mmnas.errors import safe
 log = logging.getLogger(__name__)
 LONGEST_LINE = 1 << 16
 """Characters; the configuration of a run is one line."""
+
+
+class SafeTerminal:
+    """Standard error that neither fails nor blocks.
+
+    What it cannot take, because it is closed, full, or not read, is dropped; the log file notes the first time.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self._patience = 1000  # milliseconds to wait for a reader; none once it has kept a line waiting
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)  # what tqdm asks for: the encoding, the width
+
+    def flush(self) -> None:
+        """Do nothing: no text is held back."""
+
+    def write(self, text: str) -> None:
+        """Write what can be written at once, characters that the terminal lacks as escapes."""
+        data, poll = text.encode(self.encoding, "backslashreplace"), select.poll()
+        try:
+            poll.register(self.fileno(), select.POLLOUT)
+            while data:
+                if not poll.poll(self._patience):
+                    raise OSError("it is not read")
+                data = data[os.write(self.fileno(), data[: select.PIPE_BUF]) :]
+        except io.UnsupportedOperation:  # not a file, as in a notebook
+            self.stream.write(text)
+        except OSError as exception:
+            first, self._patience = self._patience, 0
+            if first:
+                reason = exception.strerror or exception
+                log.debug("the terminal cannot be written (%s): such lines are dropped", reason)
+
+
+def protect_terminal() -> None:
+    """Let no state of the terminal stop this process: replaces standard error, and opens what was closed.
+
+    A closed standard error would otherwise be the number of the next file that is opened.
+    """
+    while (null := os.open(os.devnull, os.O_RDONLY)) <= 2:
+        pass
+    os.close(null)
+    stream: Any = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 open until the end
+    sys.stderr = cast(TextIO, SafeTerminal(stream.stream if isinstance(stream, SafeTerminal) else stream))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def start_logging(rank: int, file: Path | None = None) -> None:
@@ -28,12 +79,13 @@ def start_logging(rank: int, file: Path | None = None) -> None:
         handler.close()
     logger.setLevel(logging.DEBUG if rank == 0 else logging.ERROR)
     logger.propagate = False
+    protect_terminal()
     terminal = _Terminal(logging.INFO)
     terminal.setFormatter(_Safe("%(message)s"))
     logger.addHandler(terminal)
     if rank == 0 and file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handler = _LogFile(file, encoding="utf-8")
+        handler = _LogFile(file, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(_Safe("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
 
