@@ -139,7 +139,6 @@ class PairScorer:
         for block in self.rest:
             x = block(x, mask, memory, relation)
         valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
-        pooled = self.head.region_pooling(x, valid).float()
-        language = captions.pooled[chosen].float().repeat_interleave(rows.shape[1], dim=0)  # (P, pooled)
-        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would make ties of near scores
-            return self.head.classify(language, pooled).view(rows.shape)
+        pooled = self.head.region_pooling(x, valid)
+        language = captions.pooled[chosen].repeat_interleave(rows.shape[1], dim=0)  # (P, pooled)
+        return self.head.classify(language, pooled).view(rows.shape)
