@@ -58,6 +58,6 @@ class GroundingHead(nn.Module):
 
     @in_float32
     def read(self, language: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scores (B, N, 1) and box offsets (B, N, 4) from pooled language (B, 1, P) and regions (B, N, P)."""
+        """Return scores (B, N, 1), box offsets (B, N, 4) from pooled language (B, 1, P) and regions (B, N, P)."""
         fused = self.norm(language + regions)  # (B, N, P)
         return self.score(fused), self.box(fused)

@@ -1,4 +1,4 @@
-"""What stays in float32 under autocast. On a CPU autocast is bfloat16; what runs outside of it does so on a GPU, too."""
+"""What stays in float32 under autocast: what runs outside of it on a CPU does so on a GPU, too."""
 
 import pytest
 import torch
