@@ -1,4 +1,4 @@
-"""The parts of a network that stay in float32 under autocast."""
+"""Number formats: what a GPU computes float32 in, and the parts of a network that stay in it under autocast."""
 
 import functools
 from collections.abc import Callable
@@ -8,6 +8,16 @@ import torch
 from torch import Tensor, nn
 
 Result = TypeVar("Result")
+
+
+def use_precision(precision: str) -> None:
+    """Choose what a GPU computes float32 products in, for all operations alike: TF32 for `tf32`, else float32.
+
+    torch's own choice is TF32 for LSTMs and convolutions and float32 for all else. cuDNN's attention, which some
+    versions of torch prefer to their own, is switched off: it builds a plan per shape and may give NaN under masks.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def in_float32(method: Callable[..., Result]) -> Callable[..., Result]:

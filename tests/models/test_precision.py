@@ -1,15 +1,21 @@
 """What stays in float32 under autocast: what runs outside of it on a CPU does so on a GPU, too."""
 
+from typing import get_args, get_type_hints
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmnas.config import TrainingConfig, load_config
 from mmnas.models.operations import ParallelOperations
-from mmnas.models.precision import in_float32
+from mmnas.models.precision import in_float32, use_precision
 from mmnas.models.relation import RelationReader
+from mmnas.run.plan import Plan
+from mmnas.run.session import prepare
+from mmnas.tasks import task_named
 from tests.forms import both_forms
-from tests.stand_in import fixture, fixture_batch, fixture_network
+from tests.stand_in import fixture, fixture_batch, fixture_network, shipped_genotype
 
 TASKS = pytest.mark.parametrize("task", ["vqa", "vgd", "itm"])
 
@@ -126,3 +132,41 @@ def test_outputs_of_a_row_add_up_without_a_zero(count):
     with Kernels() as kernels:
         output = ParallelOperations([Same() for _ in range(count)])(torch.ones(2, 3, 4), None, None, None)
     assert kernels.names.count("add") == count - 1 and (output == count).all()
+
+
+@pytest.fixture
+def backends():
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, torch.backends.cuda.cudnn_sdp_enabled()
+    yield matmul, cudnn
+    matmul.allow_tf32, cudnn.allow_tf32 = before[:2]
+    torch.backends.cuda.enable_cudnn_sdp(before[2])
+
+
+@pytest.mark.parametrize("precision", get_args(get_type_hints(TrainingConfig)["precision"]))
+@pytest.mark.parametrize("before", [(False, True), (True, False), (True, True), (False, False)])
+def test_tf32_is_on_for_all_operations_or_for_none(precision, before, backends):
+    for backend, allowed in zip(backends, before, strict=True):
+        backend.allow_tf32 = allowed
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    use_precision(precision)
+    assert {backend.allow_tf32 for backend in backends} == {precision == "tf32"}
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_a_run_sets_the_precision_before_it_builds_the_network(backends):
+    """The run stops where it would build the network; the setting has been made."""
+
+    class Built(Exception):
+        pass
+
+    class Stops(task_named("vqa")):
+        def build_vocabularies(self):
+            raise Built
+
+    for backend in backends:
+        backend.allow_tf32 = False
+    config = load_config("vqa", "tiny", split="train", version="a", overrides={"training.precision": "tf32"})
+    with pytest.raises(Built):
+        prepare(Stops(config), Plan("train", config, shipped_genotype("train_vqa")))
+    assert all(backend.allow_tf32 for backend in backends)
