@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,8 +70,9 @@ class Trainer(EpochLoop):
 
 def _parallel(model: nn.Module, config: Config, group: Group) -> nn.Module:
     """Compile and make data parallel as asked; the parameters stay those of `model`."""
-    network = cast(nn.Module, torch.compile(model, dynamic=True)) if config.training.compile else model
+    if config.training.compile:
+        model.compile()
     if group.size == 1:
-        return network
+        return model
     devices = [group.device] if group.device.type == "cuda" else None
-    return DistributedDataParallel(network, device_ids=devices, gradient_as_bucket_view=True)
+    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from mmnas.models.folding import attend_folded, fold, folding_pays
 from mmnas.models.layers import MLP, MultiHeadAttention
 from mmnas.models.network import MMNasNet
+from mmnas.models.precision import in_float32
 from mmnas.models.relation import Relation, RelationReader, log_bias
 
 # Values that a 16-bit draw takes, and the draws that one number of the generator gives.
@@ -150,6 +151,7 @@ class FastNetwork(MMNasNet):
     recomputed for the backward pass.
     """
 
+    @in_float32
     def relate(self, boxes: Tensor, mask: Tensor) -> Relation | None:
         """Return the relation of boxes (B, N, 4) under mask (B, N), with the biases of all readers."""
         embed = self.relation

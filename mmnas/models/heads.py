@@ -6,6 +6,7 @@ Letters: B batch, T tokens, N regions, H hidden size, P pooled size (2H), A outp
 from torch import Tensor, nn
 
 from mmnas.models.layers import AttentionPooling, LayerNorm, mask_to_bias
+from mmnas.models.precision import in_float32
 
 
 class FusionHead(nn.Module):
@@ -19,11 +20,12 @@ class FusionHead(nn.Module):
         self.classifier = nn.Linear(pooled, outputs)
 
     def forward(self, language: Tensor, token_mask: Tensor, regions: Tensor, region_mask: Tensor) -> Tensor:
-        """Return logits (B, A) from language (B, T, H) and regions (B, N, H)."""
+        """Return logits (B, A), float32, from language (B, T, H) and regions (B, N, H)."""
         return self.classify(self.language_pooling(language, token_mask), self.region_pooling(regions, region_mask))
 
+    @in_float32
     def classify(self, language: Tensor, regions: Tensor) -> Tensor:
-        """Return logits (B, A) from both pooled streams, each (B, P)."""
+        """Return logits (B, A), float32, from both pooled streams, each (B, P)."""
         return self.classifier(self.norm(language + regions))
 
 
@@ -46,10 +48,16 @@ class GroundingHead(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return scores (B, N) and box offsets (B, N, 4) from language (B, T, H) and regions (B, N, H).
 
-        The scores are float32: a log-softmax over the valid regions, or logits when built without. Padded
-        regions have about `MASKED_LOGIT` either way.
+        Both are float32. The scores are a log-softmax over the valid regions, or logits when built without;
+        padded regions have about `MASKED_LOGIT` either way.
         """
         query = self.language_pooling(language, token_mask)[:, None]  # (B, P) -> (B, 1, P)
-        fused = self.norm(query + self.region_linear(regions))  # (B, N, P)
-        logits = self.score(fused)[..., 0].float() + mask_to_bias(region_mask)  # (B, N, 1) -> (B, N)
-        return logits.log_softmax(dim=-1) if self.softmax else logits, self.box(fused)
+        scores, offsets = self.read(query, self.region_linear(regions))
+        logits = scores[..., 0] + mask_to_bias(region_mask)  # (B, N, 1) -> (B, N)
+        return logits.log_softmax(dim=-1) if self.softmax else logits, offsets
+
+    @in_float32
+    def read(self, language: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scores (B, N, 1), box offsets (B, N, 4) from pooled language (B, 1, P) and regions (B, N, P)."""
+        fused = self.norm(language + regions)  # (B, N, P)
+        return self.score(fused), self.box(fused)

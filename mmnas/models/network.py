@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.fx.experimental._config as shapes
 from torch import Tensor, nn
 
 from mmnas.errors import ConfigError
@@ -46,8 +47,28 @@ class MMNasNet(nn.Module):
         Images and captions belong together row by row, unless `pair_images` (P,) and `pair_captions` (P,) name
         the rows of P pairs: each image and caption then passes its stem and the encoder once.
         """
+        return self.answer(self.token_stem(batch["tokens"]), batch)
+
+    def compile(self, **options: Any) -> None:
+        """Compile, in place, all that follows the LSTM, once for batches of all sizes.
+
+        An LSTM would cut the compiled graph in two. Sizes that happen to be equal in the first batch ("duck
+        shapes") must not be taken for one size, or each later batch where they differ would be compiled again.
+        A size of 1 would be, too: such a batch runs as it is, uncompiled.
+        """
+        shapes.use_duck_shape = False
+        plain, compiled = self.answer, torch.compile(self.answer, dynamic=True, **options)
+
+        def answer(tokens: Tensor, batch: Mapping[str, Tensor]) -> Any:
+            run = plain if 1 in (*tokens.shape, *batch["boxes"].shape) else compiled
+            return run(tokens, batch)
+
+        self.answer = answer  # type: ignore[method-assign]
+
+    def answer(self, tokens: Tensor, batch: Mapping[str, Tensor]) -> Any:
+        """Run all that follows the token stem's output (B, T, H) for a batch."""
         token_mask, region_mask, boxes = batch["token_mask"], batch["region_mask"], batch["boxes"]
-        memory = self.backbone.encode(self.token_stem(batch["tokens"]), token_mask)  # (B, T, H)
+        memory = self.backbone.encode(tokens, token_mask)  # (B, T, H)
         regions = self.region_stem(batch["features"], boxes, batch["image_sizes"])  # (B, N, H)
         relation = self.relate(boxes, region_mask)
         if "pair_images" in batch:

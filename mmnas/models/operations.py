@@ -213,7 +213,8 @@ class ParallelOperations(nn.ModuleList):
 
     def forward(self, x: Tensor, mask: Mask, memory: Memory | None, relation: Relation | None) -> Tensor:
         """Return the sum, (B, X, H)."""
-        return sum(operation(x, mask, memory, relation) for operation in self)
+        first, *rest = (operation(x, mask, memory, relation) for operation in self)
+        return sum(rest, start=first)
 
 
 # family -> class

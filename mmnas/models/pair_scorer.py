@@ -25,7 +25,19 @@ from mmnas.models.operations import GuidedAttention, Memory
 from mmnas.models.relation import Relation, RelationReader
 
 MEMORY_BUDGET = 2**27
-"""Bytes that the pairs decoded at a time may take, and likewise the captions held at a time."""
+"""Bytes that the pairs decoded at a time may take on a CPU, and likewise the captions held at a time."""
+GPU_BUDGET, GPU_SHARE = 2**32, 16
+
+
+def memory_budget(device: torch.device, on_cpu: int = MEMORY_BUDGET) -> int:
+    """Return the bytes that work on `device` may take at a time: `on_cpu`, or a part of a GPU's memory.
+
+    A GPU is busy only with many pairs at a time. The part is one of all its memory, not of what is free, so
+    that scores are made of the same products whatever else the GPU holds.
+    """
+    if device.type != "cuda":
+        return on_cpu
+    return min(GPU_BUDGET, torch.cuda.get_device_properties(device).total_memory // GPU_SHARE)
 
 
 @dataclass(frozen=True)
@@ -75,8 +87,9 @@ class CaptionMemory(Memory):
 class PairScorer:
     """Scores pairs with a network in evaluation mode whose head is a `FusionHead` of one output."""
 
-    def __init__(self, network: MMNasNet, budget: int = MEMORY_BUDGET) -> None:
-        self.network, self.budget = network, budget
+    def __init__(self, network: MMNasNet, budget: int | None = None) -> None:
+        self.network = network
+        self.budget = budget or memory_budget(network.token_stem.embedding.weight.device)
         self.head = cast(FusionHead, network.head)
         blocks = network.backbone.decoder
         reading = [any(getattr(each, "reads", "") == "memory" for each in block.modules()) for block in blocks]
@@ -139,7 +152,6 @@ class PairScorer:
         for block in self.rest:
             x = block(x, mask, memory, relation)
         valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
-        pooled = self.head.region_pooling(x, valid).float()
-        language = captions.pooled[chosen].float().repeat_interleave(rows.shape[1], dim=0)  # (P, pooled)
-        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would make ties of near scores
-            return self.head.classify(language, pooled).view(rows.shape)
+        pooled = self.head.region_pooling(x, valid)
+        language = captions.pooled[chosen].repeat_interleave(rows.shape[1], dim=0)  # (P, pooled)
+        return self.head.classify(language, pooled).view(rows.shape)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmnas.models.precision import in_float32
+
 # Distances between centers below this fraction of the first box's side are raised to it.
 NEAREST = 1e-3
 # The relation bias is a logarithm; this floor keeps its argument above zero.
@@ -47,6 +49,7 @@ class RelationEmbedding(nn.Module):
         super().__init__()
         self.linear = nn.Linear(4, size)
 
+    @in_float32
     def forward(self, boxes: Tensor, mask: Tensor) -> Tensor:
         """Embed boxes (B, N, 4) under mask (B, N) as (B, N, N, R)."""
         return F.relu(self.linear(relation_features(boxes, mask)))
@@ -55,6 +58,7 @@ class RelationEmbedding(nn.Module):
 class RelationReader(nn.Linear):
     """Turns a relation into what it adds to an attention's logits: `log(clamp(relu(Linear(R -> h)), 1e-6))`."""
 
+    @in_float32
     def forward(self, relation: Tensor) -> Tensor:
         """Map a relation (B, N, N, R) to a bias (B, h, N, N), float32."""
         return log_bias(super().forward(relation))

@@ -6,6 +6,8 @@ Letters: B batch, T tokens, N regions, D region feature size, H hidden size.
 import torch
 from torch import Tensor, nn
 
+from mmnas.models.precision import in_float32
+
 
 class TokenStem(nn.Module):
     """Word embedding (initialized from word vectors, trained) and a one-layer LSTM."""
@@ -15,8 +17,9 @@ class TokenStem(nn.Module):
         self.embedding = nn.Embedding(vocabulary_size, word_size)
         self.lstm = nn.LSTM(word_size, hidden, batch_first=True)
 
+    @in_float32
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map token ids (B, T) to (B, T, H). Padding is at the end, so valid outputs never see it."""
+        """Map token ids (B, T) to (B, T, H), float32. Padding is at the end, so valid outputs never see it."""
         return self.lstm(self.embedding(tokens))[0]
 
 

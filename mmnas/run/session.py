@@ -18,6 +18,7 @@ from mmnas.engine.weights import network_with
 from mmnas.errors import MMNasError
 from mmnas.models.cpu import use_cpu_kernels
 from mmnas.models.network import MMNasNet
+from mmnas.models.precision import use_precision
 from mmnas.run.lock import locked
 from mmnas.run.plan import Plan, check_folder, files_of_run
 from mmnas.run.results import check_earlier, warn_if_seen, write_result
@@ -62,6 +63,7 @@ def run(group: Group, task_class: type[Task], plan: Plan) -> int:
 def prepare(task: Task, plan: Plan) -> MMNasNet:
     """Settle the vocabularies, build the network, load its weights."""
     torch.manual_seed(plan.config.training.seed)
+    use_precision(plan.config.training.precision)
     if plan.checkpoint:
         task.use_vocabularies(plan.checkpoint.vocabularies)
     else:

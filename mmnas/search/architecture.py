@@ -49,14 +49,16 @@ class Architecture(nn.Module):
 
         `full` takes all others, `two` draws two candidates and then one of them by the softmax over the two.
         """
-        gates = []
+        rows, drawings = [], []
         for p in self.probabilities():
             drawn = np.arange(len(p)) if mode == "full" else rng.choice(len(p), min(2, len(p)), replace=False, p=p)
             active = int(rng.choice(drawn, p=p[drawn] / p[drawn].sum()))
-            values = torch.eye(len(p), device=device)[active]
-            others = tuple(int(index) for index in drawn if index != active)
-            gates.append(Gates(values.requires_grad_(), active, others))
-        return gates
+            rows.append(torch.eye(len(p))[active])
+            drawings.append((active, tuple(int(index) for index in drawn if index != active)))
+        values = (
+            torch.cat(rows).to(device).split([len(row) for row in rows])
+        )  # one copy to the device for all blocks
+        return [Gates(row.requires_grad_(), *drawing) for row, drawing in zip(values, drawings, strict=True)]
 
     def set_gradients(self, gates: Sequence[Gates], gate_gradients: Sequence[Tensor]) -> None:
         """Turn the loss's gradients by the gates, on the CPU, into those by the alphas."""

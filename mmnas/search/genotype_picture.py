@@ -5,7 +5,7 @@ Lengths are inches; the axes cover the whole figure and count upwards from its l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmnas.genotype import OPERATIONS, Genotype, Row
@@ -28,8 +28,7 @@ def draw_architecture(genotype: Genotype, costs: Sequence[Sequence[Cost]], title
     from matplotlib.figure import Figure
 
     streams = genotype.encoder, genotype.decoder
-    used = {name for rows in streams for row in rows for name in row}
-    families = {spec.family: drawing.color_of(name) for name, spec in OPERATIONS.items() if name in used}
+    families = {OPERATIONS[name].family for rows in streams for row in rows for name in row}
     columns = [max(COLUMN, *map(_needed_width, rows)) for rows in streams]
     width = 2 * SIDE + GAP + sum(columns)
     height = TOP + (max(map(len, streams)) + 1.8) * PITCH + LEGEND_LINE * -(-len(families) // LEGEND_COLUMNS)
@@ -45,7 +44,9 @@ def draw_architecture(genotype: Genotype, costs: Sequence[Sequence[Cost]], title
     _annotate(axes, left - 0.2, costs[0], "{1:>10} {0:>6}", ha="right")
     _annotate(axes, width - SIDE + 0.2, costs[1], "{0:<6} {1:>10}", ha="left")
     _join(axes, genotype, left + columns[0], right)
-    _draw_legend(axes, families)
+    boxes = {box.get_label(): box for box in axes.containers if not box.get_label().startswith("_")}
+    legend: dict[str, Any] = {"loc": "lower center", "ncols": LEGEND_COLUMNS, "frameon": False, "fontsize": 8.5}
+    axes.legend(handles=list(boxes.values()), **legend)
     return figure
 
 
@@ -65,20 +66,16 @@ def _draw_column(axes: Axes, left: float, width: float, rows: Sequence[Row]) -> 
         y, middle, step = _height_of(axes, block), left + width / 2, (width + PLUS) / len(row)
         for index, name in enumerate(row):
             x = left + index * step
-            color, tint = (drawing.color_of(name), 0.22) if name in OPERATIONS else (drawing.GRAY, 0)
-            _draw_box(axes, x, y, step - PLUS, drawing.short_name(name), color, tint)
+            looks: dict[str, Any] = {"fc": "none", "ec": drawing.GRAY}
+            if name in OPERATIONS:
+                color, title = drawing.color_of(name), drawing.family_title(OPERATIONS[name].family)
+                looks = {"fc": (color, 0.22), "ec": color, "label": title}
+            box = axes.barh(y, step - PLUS, BOX, x, lw=1.2, **looks)
+            axes.bar_label(box, [drawing.short_name(name)], label_type="center", fontsize=9, color=drawing.INK)
             if index:
                 axes.text(x - PLUS / 2, y, "+", ha="center", va="center", fontsize=9, color=drawing.INK)
         if block >= 0:
             _draw_arrow(axes, (middle, y + PITCH - BOX / 2), (middle, y + BOX / 2), drawing.INK)
-
-
-def _draw_box(axes: Axes, left: float, y: float, width: float, label: str, color: str, tint: float) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
-    corner, style = (left, y - BOX / 2), "round,pad=0,rounding_size=0.06"
-    axes.add_patch(FancyBboxPatch(corner, width, BOX, boxstyle=style, fc=(color, tint), ec=color, lw=1.2))
-    axes.text(left + width / 2, y, label, ha="center", va="center_baseline", fontsize=9, color=drawing.INK)
 
 
 def _draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
@@ -104,11 +101,3 @@ def _join(axes: Axes, genotype: Genotype, left: float, right: float) -> None:
         axes.vlines(middle, min(start, *ends), max(start, *ends), color=drawing.MEMORY, lw=1.1)
     for y in ends:
         _draw_arrow(axes, (middle, y), (right, y), drawing.MEMORY)
-
-
-def _draw_legend(axes: Axes, families: Mapping[str, str]) -> None:
-    from matplotlib.patches import Patch
-
-    looks = [(color, drawing.family_title(family)) for family, color in families.items()]
-    handles = [Patch(facecolor=(color, 0.22), edgecolor=color, label=title) for color, title in looks]
-    axes.legend(handles=handles, loc="lower center", ncols=LEGEND_COLUMNS, frameon=False, fontsize=8.5)

@@ -126,12 +126,12 @@ class Searcher(EpochLoop):
         gates = self.architecture.draw_gates(self._rng(GATES, number), mode, self.group.device)
         with autocast(self.config, self.group.device):
             loss = self.task.loss(self.supernet.gated(gates), self.task.with_totals(batch))["total"]
-        gradients = list(torch.autograd.grad(loss, [gate.values for gate in gates]))
-        self.group.average(gradients)
-        gradients = [gradient.cpu() for gradient in gradients]
-        if not torch.cat(gradients).isfinite().all():
+        gradient = torch.cat(torch.autograd.grad(loss, [gate.values for gate in gates]))
+        self.group.average([gradient])
+        gradient = gradient.cpu()  # one copy from the device for all blocks
+        if not gradient.isfinite().all():
             self._give_up(self.step + 1)
-        self.architecture.set_gradients(gates, gradients)
+        self.architecture.set_gradients(gates, gradient.split([len(gate.values) for gate in gates]))
         self.architecture.step(self.alpha_optimizer, gates, mode)
 
     def _prepare_epoch(self) -> None:

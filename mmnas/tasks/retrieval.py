@@ -12,13 +12,13 @@ from torch import Tensor
 from mmnas.batch import Batch
 from mmnas.data.matching import RetrievalDataset
 from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE, Captions
-from mmnas.models.pair_scorer import ImageStates, PairScorer
+from mmnas.models.pair_scorer import ImageStates, PairScorer, memory_budget
 from mmnas.tasks.base import Record, Tools
 from mmnas.tasks.hard_negatives import token_groups
 
 # How many captions of an image, and images of a caption, a result lists.
 LISTED = 10
-# Bytes of images that wait for captions at a time; more of them are scored in turns.
+# Bytes of images that wait for captions at a time on a CPU; more of them are scored in turns.
 IMAGES_BUDGET = 2**31
 
 
@@ -70,7 +70,8 @@ def _in_turns(
     for index, images in batches:
         indices.append(index.cpu().numpy())
         states.append(images)
-        if sum(each.size for each in states) >= IMAGES_BUDGET:
+        budget = memory_budget(images.regions.device, IMAGES_BUDGET)
+        if sum(each.size for each in states) >= budget:
             yield indices, states
             indices, states = [], []
     if states:

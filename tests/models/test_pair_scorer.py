@@ -2,14 +2,16 @@
 
 import random
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from mmnas.genotype import OPERATIONS, Genotype
+from mmnas.models import pair_scorer
 from mmnas.models.operations import GuidedAttention
-from mmnas.models.pair_scorer import PairScorer
+from mmnas.models.pair_scorer import MEMORY_BUDGET, PairScorer, memory_budget
 from tests.forms import both_forms, plain
 from tests.stand_in import SHIPPED_GENOTYPES, fixture, fixture_network, shipped_genotype
 
@@ -135,3 +137,28 @@ def test_bfloat16_makes_no_ties(form):
     with torch.autocast("cpu", torch.bfloat16):
         scores = block_scores(network, images(), 2**27)
     assert scores.dtype == torch.float32 and len(scores.unique()) == scores.numel()
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize("whole, expected", [(80 * GIB, 4 * GIB), (24 * GIB, 3 * GIB // 2), (8 * GIB, GIB // 2)])
+def test_a_gpu_gives_a_fixed_part_of_its_memory(whole, expected, monkeypatch):
+    """Of all of it: with a part of what is free, scores would depend on what else the GPU holds."""
+    device = torch.device("cuda", 0)
+    properties = SimpleNamespace(total_memory=whole)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda asked: {device: properties}[asked])
+    assert memory_budget(device) == memory_budget(device, on_cpu=1) == expected
+
+
+def test_a_cpu_takes_what_its_caches_hold():
+    assert memory_budget(torch.device("cpu")) == MEMORY_BUDGET == 2**27
+    assert memory_budget(torch.device("cpu"), on_cpu=5) == 5
+
+
+def test_the_scorer_asks_for_the_budget_of_its_networks_device(monkeypatch):
+    network = network_of(shipped_genotype("train_itm"))
+    asked = {torch.device("cpu"): 2**20}
+    monkeypatch.setattr(pair_scorer, "memory_budget", asked.__getitem__)
+    assert PairScorer(network).budget == 2**20
+    assert PairScorer(network, 7).budget == 7

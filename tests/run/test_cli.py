@@ -132,7 +132,7 @@ def test_every_flag_has_a_case_above():
         ("--MODEL=lagre", "--MODEL=lagre is unknown; did you mean large?"),
         ("--SPLIT=train+vla", "--SPLIT=train+vla is unknown; did you mean train+val?"),
         ("--SPLIT=", "--SPLIT is given without a value"),
-        ("--PRECISION=bf8", "--PRECISION=bf8 is unknown; valid ones: fp32, bf16"),
+        ("--PRECISION=bf8", "--PRECISION=bf8 is unknown; valid ones: fp32, tf32, bf16"),
         ("--BS=x", "--BS=x must be an integer"),
         ("--BS=", "--BS is given without a value"),
         ("--BS=6.4", "--BS=6.4 must be an integer"),
@@ -260,7 +260,7 @@ def test_defaults_in_help_are_those_of_the_configuration(task, name, default):
 def test_type_and_choices_of_a_flag_follow_from_its_field_and_its_task():
     flags = {flag.name: flag for flag in flags_of(ITMTask)}
     assert (flags["--BS"].kind, flags["--BUCKETS"].kind, flags["--GENO_EPOCH"].kind) == (int, bool, int)
-    assert flags["--PRECISION"].choices == ("fp32", "bf16")
+    assert flags["--PRECISION"].choices == ("fp32", "tf32", "bf16")
     assert flags["--PROTOCOL"].choices == ITMTask.choices["data.protocol"]
     assert flags["--SPLIT"].choices == ITMTask.splits
 

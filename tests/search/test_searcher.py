@@ -89,6 +89,16 @@ def test_weights_and_architecture_parameters_are_disjoint_and_all_there_is(tmp_p
     assert alphas == {id(p) for p in searcher.architecture.parameters()}
 
 
+def test_an_architecture_step_fetches_the_gradients_of_all_blocks_in_one_copy(tmp_path, world, monkeypatch):
+    searcher = searcher_of("vqa", world, tmp_path, **{"search.alpha_start": 0, "search.alpha_every": 1})
+    fetched, averaged, fetch = [], [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: fetched.append(tensor) or fetch(tensor))
+    monkeypatch.setattr(Group, "average", lambda _, tensors: averaged.extend(tensors))
+    searcher._architecture_step(0)
+    gates = sum(len(alpha) for alpha in searcher.architecture.alphas)
+    assert [len(each) for each in fetched] == [len(each) for each in averaged] == [gates]
+
+
 def test_only_the_path_moves_in_a_weight_step_and_only_alphas_in_an_architecture_step(tmp_path, world):
     searcher = searcher_of("vqa", world, tmp_path, **{"search.alpha_start": 0, "search.alpha_every": 1})
     moved_alone = searcher._architecture_step

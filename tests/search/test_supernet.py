@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmnas.config import SearchConfig
 from mmnas.errors import ConfigError
@@ -163,6 +164,30 @@ def test_starts_are_uniform_or_small_noise_of_the_seed():
     noise, same, other = (torch.cat(initial_alphas(SPACE, "normal", seed)) for seed in (1, 1, 2))
     assert torch.equal(noise, same) and not torch.equal(noise, other)
     assert 0 < noise.abs().max() < 0.01
+
+
+class Copies(TorchDispatchMode):
+    """Counts the operations that copy from the CPU to another device; here the meta device plays the GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        self.count += "copy" in function.overloadpacket.__name__ and result.is_meta
+        return result
+
+
+@pytest.mark.parametrize("mode", ["full", "two"])
+def test_the_gates_of_all_blocks_reach_the_device_in_one_copy(mode):
+    architecture = Architecture(fixture_search_space(), "uniform", seed=0)
+    with Copies() as copies:
+        far = architecture.draw_gates(np.random.default_rng(0), mode, torch.device("meta"))
+    assert copies.count == 1 and len(far) == 30
+    near = architecture.draw_gates(np.random.default_rng(0), mode, torch.device("cpu"))
+    for gate, same in zip(near, far, strict=True):
+        assert (gate.active, gate.inactive) == (same.active, same.inactive)
+        assert gate.values.is_leaf and gate.values.requires_grad and same.values.is_meta
+        assert gate.values.tolist() == [float(index == gate.active) for index in range(len(gate.values))]
 
 
 def test_mode_two_draws_two_candidates_and_more_probable_ones_more_often():
