@@ -122,8 +122,7 @@ def write_refs_files(out: Path, scenes: list[Scene], seed: int) -> dict[str, lis
         write_json(folder / "instances.json", _instances(scenes))
         # Protocol 2, as published. A pickle also records which strings are one object in memory; those that come
         # out of JSON do not depend on how they were made.
-        pickled = pickle.dumps(json.loads(json.dumps(refs)), protocol=2)
-        (folder / f"refs({style.split_by}).p").write_bytes(pickled)
+        (folder / f"refs({style.split_by}).p").write_bytes(pickle.dumps(json.loads(json.dumps(refs)), protocol=2))
         texts[f"{dataset} expressions"] = [sentence["sent"] for ref in refs for sentence in ref["sentences"]]
     return texts
 
