@@ -29,12 +29,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--boxes", default="10-100", metavar="N|MIN-MAX",
         help="regions per image: 10-100 for VQA, 36 for matching, 100 for grounding (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        default=0.2,
-        help="keep regions of at least this confidence (default: %(default)s)",
-    )
+    help_ = "keep regions of at least this confidence (default: %(default)s)"
+    parser.add_argument("--threshold", type=float, default=0.2, help=help_)
     parser.add_argument(
         "--given-boxes", type=Path, metavar="DIR",
         help="use the boxes (`bbox`, pixels) of the .npz files in this folder, instead of detecting any",

@@ -3,8 +3,9 @@
 Yu et al., "Modeling Context in Referring Expressions", ECCV 2016 (the UNC splits), and Nagaraja et al.,
 ECCV 2016 (the UMD splits). `instances.json` and `refs(<split-by>).p` are read as they are distributed.
 The expressions of a split are kept beside them as `<split>.json`, with the size and time of both originals,
-and read again from the originals when these change. A `<split>.json` that is a plain list is the user's own
-and never replaced. Boxes are x, y, width, height in files, and xyxy pixels (x + width, y + height) in memory.
+and read again from the originals when these change. A `<split>.json` that is a plain list, as the published code
+makes it, is the user's own and never replaced. Boxes are x, y, width, height in files, and xyxy pixels (x + width,
+y + height) in memory.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,10 +32,10 @@ class Expression(Struct, frozen=True):
     """One phrase for one thing of one image; `bbox` is x, y, width, height in pixels."""
 
     image_id: Int64
-    ref_id: Int64
-    sent_id: Int64
     tokens: list[str]
     bbox: _Box
+    ref_id: Int64 | None = None  # the lists of the published code have neither
+    sent_id: Int64 | None = None
 
     def __post_init__(self) -> None:
         if min(self.bbox[2:]) <= 0:
@@ -93,6 +94,12 @@ def splits_of(dataset: str) -> tuple[str, ...]:
     return _SPLITS[dataset][1]
 
 
+def expressions_folder(data_path: PathLike, dataset: str) -> Path:
+    """Return the folder of a data set's files: `refs/<dataset>`, or `vgd/<dataset>` where only that holds any."""
+    usual, later = (Path(data_path, room, dataset) for room in ("refs", "vgd"))
+    return later if any(later.glob("*")) and not any(usual.glob("*")) else usual
+
+
 def require_expressions(data_path: PathLike, dataset: str, split: str) -> list[Expression]:
     """Return the expressions of one split. Raises DataError naming the missing files when there are none."""
     return find_expressions(data_path, dataset, [split])[split]
@@ -106,7 +113,7 @@ def find_expressions(data_path: PathLike, dataset: str, splits: Iterable[str]) -
     splits = list(splits)
     for split in splits:
         require_one_of(f"{dataset}'s split", split, splits_of(dataset))
-    folder = Path(data_path) / "refs" / dataset
+    folder = expressions_folder(data_path, dataset)
     originals = (folder / "instances.json", folder / f"refs({split_by(dataset)}).p")
     stats = {path.name: path.stat() for path in originals if path.is_file()}
     stamp = {name: [status.st_size, status.st_mtime_ns] for name, status in stats.items()}
@@ -170,7 +177,7 @@ def _expressions(ref: _Ref, annotations: Mapping[int, _Annotation], path: Path) 
         raise DataError(f"annotation {ref.ann_id} is of another image in {path}: both must be of the same release")
     try:
         box = msgspec.json.decode(annotation.bbox, type=_Box)
-        return [Expression(ref.image_id, ref.ref_id, each.sent_id, each.tokens, box) for each in ref.sentences]
+        return [Expression(ref.image_id, each.tokens, box, ref.ref_id, each.sent_id) for each in ref.sentences]
     except msgspec.ValidationError as exception:
         raise DataError(f"annotation {ref.ann_id} in {path}: bbox: {describe_misfit(exception)}") from None
     except ValueError as exception:

@@ -24,12 +24,12 @@ class _Layout:
 
 _QUESTIONS = _Layout(("coco_extract", "vqa/bua-r101-max100"), ("train2014", "val2014", "test2015"))
 _GROUNDING = {
-    "vg_woref": _Layout(("vgd_coco/fix100/{name}",)),
+    "vg_woref": _Layout(("vgd_coco/fix100/{name}", "vgd/bua-r101-fix100")),
     "coco_mrcn": _Layout(("detfeat100_woref",), kind="fc7+pool5"),
 }
 _MATCHING = {
-    "flickr": _Layout(("flickr_rois_resnet101_fix36",)),
-    "coco": _Layout(("rois_resnet101_fix36",), ("train2014", "val2014")),
+    "flickr": _Layout(("flickr_rois_resnet101_fix36", "itm/flickr_bua-r101-fix36")),
+    "coco": _Layout(("rois_resnet101_fix36", "itm/bua-r101-fix36"), ("train2014", "val2014")),
 }
 KINDS = tuple(_GROUNDING)
 """The kinds of features for grounding; `feature_width` and `grounding_features` take no other."""

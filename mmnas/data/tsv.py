@@ -45,8 +45,10 @@ def read_tsv(path: PathLike, feature_size: int | None = None) -> Iterator[tuple[
     for name, file in _files(path):
         for number, row in enumerate(_rows(file, name), start=1):
             found = True
-            with _named(f"{name}, row {number}"):
+            try:
                 image = _image(row, feature_size)
+            except ValueError as exception:
+                raise DataError(f"{name}, row {number}: {exception}; copy the file again") from None
             yield image
     if not found:
         raise DataError(f"{path} holds no row of region features; copy it again")
@@ -85,14 +87,6 @@ def _damage_named(name: str) -> Iterator[None]:
         raise
     except Exception as exception:  # zipfile and zlib raise many kinds for damaged bytes
         raise DataError(f"{name} is damaged or truncated ({type(exception).__name__}); copy it again") from None
-
-
-@contextmanager
-def _named(row: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as exception:
-        raise DataError(f"{row}: {exception}; copy the file again") from None
 
 
 def _image(row: bytes, feature_size: int | None) -> tuple[int, Regions]:

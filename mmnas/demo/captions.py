@@ -30,10 +30,10 @@ def describe(scene: Scene, seed: int) -> list[str]:
     """Return five captions of a scene: the first names everything in it, the others three things each."""
     rng = child(seed, "captions", scene.image_id)
     things = [scene.things[i] for i in rng.permutation(len(scene.things))]
-    number = _NUMBERS[len(things)]
     wording = pick(_ALL.split(" / "), rng)
     *most, last = (_phrase(scene, thing, rng) for thing in things)
-    captions = {wording.format(number=number, things=f"{', '.join(most)} and {last}").capitalize(): None}
+    listed = f"{', '.join(most)} and {last}"
+    captions = {wording.format(number=_NUMBERS[len(things)], things=listed).capitalize(): None}
     while len(captions) < PER_IMAGE:
         chosen = [things[i] for i in rng.permutation(len(things))[:3]]
         a, b, c = (_phrase(scene, thing, rng) for thing in chosen)
@@ -52,8 +52,7 @@ def _phrase(scene: Scene, thing: Thing, rng: np.random.Generator) -> str:
 
 def _relation(thing: Thing, other: Thing) -> str | None:
     """Return the direction in which the thing clearly is from the other."""
-    ways = names.DIRECTIONS.items()
-    gaps = {word: names.further(thing.center, other.center, way) for word, way in ways}
+    gaps = {word: names.further(thing.center, other.center, way) for word, way in names.DIRECTIONS.items()}
     best = max(gaps, key=gaps.__getitem__)
     return best if gaps[best] >= names.CLEARLY else None
 

@@ -70,15 +70,9 @@ def _search(paths: RunPaths, flags: Sequence[str]) -> int:
     space = comparison.search_space_of(SEARCHED)
     names = comparison.write_contestants(file, paths.genotypes, space, RANDOMS, seed=0)
     versions = [f"{paths.version}_{epoch}" for epoch in range(len(names))]
-    train = [
-        "--RUN=train",
-        "--SPLIT=train",
-        f"--MAX_EPOCH={TRAINING_EPOCHS}",
-        f"--GENO_PATH={file}",
-        *flags,
-        *common,
-    ]
-    runs = ([*train, f"--VERSION={version}", f"--GENO_EPOCH={epoch}"] for epoch, version in enumerate(versions))
+    train = ["--RUN=train", "--SPLIT=train", f"--MAX_EPOCH={TRAINING_EPOCHS}", f"--GENO_PATH={file}", *flags]
+    chosen = ([f"--VERSION={version}", f"--GENO_EPOCH={epoch}"] for epoch, version in enumerate(versions))
+    runs = ([*train, *common, *one] for one in chosen)
     if code := run_script(SEARCHED, *runs):
         return code
     accuracies = [comparison.last_accuracy(LOGS, version, "accuracy") for version in versions]

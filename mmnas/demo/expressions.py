@@ -46,8 +46,7 @@ def refer(style: Style, scene: Scene, thing: Thing, rng: np.random.Generator) ->
         if len(phrases) == style.phrases_per_thing:
             break
         find, wordings = pick(style.ways, rng)
-        slots = find(scene, thing, rng)
-        if slots:
+        if slots := find(scene, thing, rng):
             phrases[pick(wordings.split(" / "), rng).format(**slots)] = None
     return list(phrases)
 
@@ -123,8 +122,7 @@ def write_refs_files(out: Path, scenes: list[Scene], seed: int) -> dict[str, lis
         write_json(folder / "instances.json", _instances(scenes))
         # Protocol 2, as published. A pickle also records which strings are one object in memory; those that come
         # out of JSON do not depend on how they were made.
-        pickled = pickle.dumps(json.loads(json.dumps(refs)), protocol=2)
-        (folder / f"refs({style.split_by}).p").write_bytes(pickled)
+        (folder / f"refs({style.split_by}).p").write_bytes(pickle.dumps(json.loads(json.dumps(refs)), protocol=2))
         texts[f"{dataset} expressions"] = [sentence["sent"] for ref in refs for sentence in ref["sentences"]]
     return texts
 
@@ -137,8 +135,7 @@ def _refs(style: Style, scenes: list[Scene], dataset: str, seed: int) -> list[di
         rng = child(seed, dataset, scene.image_id)
         split = next(test_splits) if scene.split == "test2015" else scene.split.removesuffix("2014")
         for number, thing in enumerate(scene.things):
-            phrases = refer(style, scene, thing, rng)
-            if phrases:
+            if phrases := refer(style, scene, thing, rng):
                 sentences = [_sentence(phrase, next(sentence_ids), rng) for phrase in phrases]
                 refs.append(_ref(scene, number, split, len(refs), sentences))
     return refs
@@ -153,8 +150,7 @@ def _ref(scene: Scene, number: int, split: str, ref_id: int, sentences: list[dic
     annotation = _annotation(scene, number)
     ids = {"ref_id": ref_id, "ann_id": annotation["id"], "image_id": scene.image_id}
     name = scene.coco_name("train2014").replace(".jpg", f"_{annotation['id']}.jpg")
-    numbers = [sentence["sent_id"] for sentence in sentences]
-    texts = {"file_name": name, "sentences": sentences, "sent_ids": numbers}
+    texts = {"file_name": name, "sentences": sentences, "sent_ids": [each["sent_id"] for each in sentences]}
     return {**ids, **texts, "split": split, "category_id": annotation["category_id"]}
 
 

@@ -52,8 +52,7 @@ def ask(scene: Scene, count: int, seed: int, purpose: str) -> list[Question]:
         if len(questions) == count:
             break
         for _ in range(_TRIES):
-            question = _ask_one(kinds[index], scene, rng)
-            if question and question.text not in questions:
+            if (question := _ask_one(kinds[index], scene, rng)) and question.text not in questions:
                 questions[question.text] = question
                 break
     return list(questions.values())
@@ -74,8 +73,7 @@ def _yes_or_no(amount: float, margin: float = 0) -> str | None:
 
 def _existence(scene: Scene, rng: np.random.Generator, _: str) -> Slots:
     """Draw yes as often as no, and half of the time a color and a shape that are both in the picture."""
-    wanted = rng.random() < 0.5
-    seen = rng.random() < 0.5
+    wanted, seen = rng.random(2) < 0.5
     colors = sorted({thing.color for thing in scene.things}) if seen else COLORS
     shapes = sorted({thing.shape for thing in scene.things}) if seen else SHAPES
     pairs = [f"{color} {shape}" for color in colors for shape in shapes]

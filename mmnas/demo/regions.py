@@ -78,8 +78,7 @@ def position_codes(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
 
 def _look(thing: Thing) -> np.ndarray:
     """Return the look (LOOK,) of a thing: one entry each is 1 for its shape, color and size."""
-    words = (*SHAPES, *COLORS, *SIZES)
-    return np.array([word in thing.look for word in words] + [False] * BACKGROUNDS)
+    return np.array([*(word in thing.look for word in (*SHAPES, *COLORS, *SIZES)), *[False] * BACKGROUNDS])
 
 
 def _jittered_box(thing: Thing, scene: Scene, rng: np.random.Generator) -> np.ndarray:
@@ -134,12 +133,17 @@ def _bottom_up(scene: Scene, count: int, project: np.ndarray, rng: np.random.Gen
 
 
 def _write(paths: list[Path], scene: Scene, **arrays: Any) -> None:
-    """Write one file to the first of `paths`, and link the others to it; copy it where links do not work."""
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    """Write one file to all of `paths`."""
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
     np.savez(paths[0], **arrays, image_h=scene.height, image_w=scene.width)
-    for other in paths[1:]:
+    link_or_copy(paths[0], paths[1:])
+
+
+def link_or_copy(path: Path, others: list[Path]) -> None:
+    """Link `others` to the file at `path`; copy it where links do not work."""
+    for other in others:
+        other.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.link(paths[0], other)
+            os.link(path, other)
         except OSError:
-            shutil.copyfile(paths[0], other)
+            shutil.copyfile(path, other)

@@ -1,7 +1,7 @@
 """A small synthetic data set for all three tasks, in the real file formats and folders: to try things and to test.
 
-Its images are scenes of simple things; region features, questions, referring expressions, captions and word vectors
-all follow from them. Figures measured on it say nothing about the published ones.
+Its images are scenes of simple things; pictures, region features, questions, referring expressions, captions and
+word vectors all follow from them. Figures measured on it say nothing about the published ones.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from typing import Any
 
 from mmnas.demo.captions import write_caption_files
 from mmnas.demo.expressions import write_refs_files
+from mmnas.demo.pictures import write_pictures
 from mmnas.demo.regions import write_region_files
 from mmnas.demo.scenes import draw_scenes
 from mmnas.demo.vectors import write_vectors
@@ -24,7 +25,7 @@ MIN_IMAGES = 20  # so that every split of every task has an image
 _VERSION = 2  # increase it when the same seed gives other bytes; worlds of other versions are written again
 _MARK = "world.json"  # says what world this is; has the counts only once the world is complete
 _PARTS = (
-    "coco_extract vqa vgd_coco detfeat100_woref refs rois_resnet101_fix36 flickr_rois_resnet101_fix36 itm "
+    "images coco_extract vqa vgd_coco detfeat100_woref refs rois_resnet101_fix36 flickr_rois_resnet101_fix36 itm "
     "word_vectors"
 ).split()
 
@@ -42,12 +43,15 @@ def write_world(out: PathLike, images: int = 400, seed: int = 0) -> dict[str, in
         raise ConfigError(f"the seed of a demo world must be 0 or more, not {seed}")
     out, wanted = Path(out), {"demo_world": _VERSION, "images": images, "seed": seed}
     mark = _read_mark(out)
-    if "counts" in mark and mark.items() >= wanted.items():
+    if (
+        "counts" in mark and mark.items() >= wanted.items() and (out / "images").is_dir()
+    ):  # older worlds lack pictures
         return mark["counts"]
     write_json(out / _MARK, wanted)
     for part in _PARTS:
         shutil.rmtree(out / part, ignore_errors=True)
     scenes = draw_scenes(images, seed)
+    write_pictures(out, scenes)
     write_region_files(out, scenes, seed)
     texts: dict[str, list[str]] = {}
     for write in (write_vqa_files, write_refs_files, write_caption_files):

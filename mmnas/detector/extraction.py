@@ -151,14 +151,10 @@ def parse_devices(text: str) -> list[torch.device]:
         try:
             device = torch.device(name.strip())
         except RuntimeError:
-            raise ConfigError(
-                f"--device={text}: {name.strip() or 'nothing'} is no device; use cpu or cuda:0"
-            ) from None
+            raise ConfigError(f"--device={text}: use cpu, or devices such as cuda:0,cuda:1") from None
         if device.type not in ("cpu", "cuda"):
             raise ConfigError(f"--device={text}: only cpu and cuda devices are supported")
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise ConfigError(
-                f"--device={text}: this machine has {torch.cuda.device_count()} GPUs that torch can use"
-            )
+            raise ConfigError(f"--device={text}: torch can use {torch.cuda.device_count()} GPUs of this machine")
         devices.append(device)
     return devices

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmnas.boxes import nms, pairwise_iou
 from mmnas.boxes.geometry import clip_boxes, decode_boxes
+from mmnas.data.features import Regions
 from mmnas.detector.network import Described, Detector
 from mmnas.detector.pooling import STRIDE
 from mmnas.errors import DataError
@@ -35,20 +36,13 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class DetectedRegions:
-    """The regions of one image: K rows each, NumPy.
+class DetectedRegions(Regions):
+    """The regions of one image, and the best class of 1600 and attribute of 400 of each, with its probability.
 
-    features (K, 2048) float32, boxes (K, 4) float32 pixels of the image, image_size (2,) height and width,
-    objects and attributes (K,) the best class of 1600 and of 400 with its probability (K,).
+    `best` holds them, (K,) each, by their keys in npz files: objects_id, objects_conf, attrs_id, attrs_conf.
     """
 
-    features: np.ndarray
-    boxes: np.ndarray
-    image_size: np.ndarray
-    objects: np.ndarray
-    object_scores: np.ndarray
-    attributes: np.ndarray
-    attribute_scores: np.ndarray
+    best: dict[str, np.ndarray]
 
 
 def detect(network: Detector, image: np.ndarray, choice: Choice) -> DetectedRegions:
@@ -86,34 +80,29 @@ def network_input(image: np.ndarray, device: torch.device) -> tuple[Tensor, floa
         scale = LONG_SIDE / max(height, width)
     if min(height, width) < SMALLEST or round(scale * min(height, width)) < SMALLEST:
         raise DataError(f"{width} x {height} pixels are too small or too narrow for the detector")
-    rows = _sources(height, scale, device)
-    columns = _sources(width, scale, device)
+    upper, lower, lower_fraction = _sources(height, scale, device)
+    left, right, fraction = _sources(width, scale, device)
     mean = torch.tensor(MEAN, device=device)
     pixels = torch.from_numpy(image).to(device)
 
     def resized(row: Tensor) -> Tensor:  # (h', w', 3)
         values = pixels.index_select(0, row).float() - mean
-        first, second = values.index_select(1, columns.first), values.index_select(1, columns.second)
-        return first.lerp_(second, columns.fraction[:, None])
+        return values.index_select(1, left).lerp_(values.index_select(1, right), fraction[:, None])
 
-    result = resized(rows.first).lerp_(resized(rows.second), rows.fraction[:, None, None])
+    result = resized(upper).lerp_(resized(lower), lower_fraction[:, None, None])
     return result.permute(2, 0, 1)[None].contiguous(), scale
 
 
-@dataclass(frozen=True, slots=True)
-class _Sources:
-    first: Tensor
-    second: Tensor
-    fraction: Tensor  # of the second
+def _sources(size: int, scale: float, device: torch.device) -> list[Tensor]:
+    """Return between which two of `size` pixels each resized one lies, and the fraction of the second.
 
-
-def _sources(size: int, scale: float, device: torch.device) -> _Sources:
-    """Return between which two of `size` pixels each resized one lies: half-pixel centers, no antialiasing."""
+    Half-pixel centers, no antialiasing.
+    """
     position = (np.arange(round(size * scale)) + 0.5) / scale - 0.5  # not the ratio of the rounded sizes
     whole = np.floor(position)
     first, second = (np.clip(whole + step, 0, size - 1).astype(np.int64) for step in (0, 1))
     fraction = (position - whole).astype(np.float32)
-    return _Sources(*(torch.from_numpy(values).to(device) for values in (first, second, fraction)))
+    return [torch.from_numpy(values).to(device) for values in (first, second, fraction)]
 
 
 def cell_anchors() -> Tensor:
@@ -190,14 +179,10 @@ def select(confidence: np.ndarray, choice: Choice) -> np.ndarray:
 
 def _regions(image: np.ndarray, boxes: Tensor, described: Described, kept: np.ndarray) -> DetectedRegions:
     rows = torch.from_numpy(kept).to(described.features.device)
-    object_scores, objects = described.objects[rows, 1:].max(dim=1)
-    attribute_scores, attributes = described.attributes[rows, 1:].max(dim=1)
-    return DetectedRegions(
-        features=described.features[rows].cpu().numpy(),
-        boxes=boxes[rows.to(boxes.device)].cpu().numpy(),
-        image_size=np.array(image.shape[:2], np.float32),
-        objects=objects.cpu().numpy(),
-        object_scores=object_scores.cpu().numpy(),
-        attributes=attributes.cpu().numpy(),
-        attribute_scores=attribute_scores.cpu().numpy(),
-    )
+    best: dict[str, np.ndarray] = {}
+    for what, probabilities in (("objects", described.objects), ("attrs", described.attributes)):
+        values, ids = probabilities[rows, 1:].max(dim=1)  # 1: without background
+        best |= {f"{what}_id": ids.cpu().numpy(), f"{what}_conf": values.cpu().numpy()}
+    size = np.array(image.shape[:2], np.float32)
+    boxes = boxes[rows.to(boxes.device)]
+    return DetectedRegions(described.features[rows].cpu().numpy(), boxes.cpu().numpy(), size, best)

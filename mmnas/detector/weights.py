@@ -53,9 +53,7 @@ def read_weights(path: PathLike) -> DetectorWeights:
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(
-            f"detector not found: {path}; name the file of its published weights (docs/data-sources.md lists them)"
-        )
+        raise DataError(f"detector not found: {path}; docs/data.md lists its published files")
     if path.stat().st_size > _LARGEST_FILE:
         raise DataError(f"{path} has {path.stat().st_size} bytes, far more than the detector; name another file")
     with open(path, "rb") as file:
@@ -69,9 +67,8 @@ def read_weights(path: PathLike) -> DetectorWeights:
         reason = str(exception).encode("unicode_escape").decode()[:_LONGEST_REASON]
         raise DataError(f"{path} is not a usable detector: {reason}") from None
     except Exception as exception:  # torch and others raise many kinds for damaged bytes
-        raise DataError(
-            f"{path} is not a detector, or truncated ({type(exception).__name__}); copy it again"
-        ) from None
+        reason = type(exception).__name__
+        raise DataError(f"{path} is not a detector, or truncated ({reason}); copy it again") from None
     if digest not in (None, weights.digest):
         raise DataError(f"{path} is damaged: its weights do not have the digest in its header; convert it again")
     return weights
@@ -111,13 +108,7 @@ def _read_torch(path: Path) -> Found:
 
 
 def _read_pickle(path: Path) -> Found:
-    values = read_plain_pickle(path, "detector", ARRAY_CLASSES)
-    if isinstance(values, dict) and isinstance(values.get("model"), dict):
-        values = values["model"]
-    if not isinstance(values, dict):
-        raise ValueError("it holds no weights by name")
-    arrays = {name: item.array() for name, item in values.items() if isinstance(item, PickledArray)}
-    return _ported({name: torch.from_numpy(array) for name, array in arrays.items()}), None
+    return _ported(read_plain_pickle(path, "detector", ARRAY_CLASSES)), None
 
 
 def _ported(values: Any) -> Mapping[str, Any]:
@@ -126,7 +117,12 @@ def _ported(values: Any) -> Mapping[str, Any]:
         values = dict.get(values, "model")
     if not isinstance(values, dict):
         raise ValueError("it holds no weights by name")
-    weights = {name: value for name, value in dict.items(values) if isinstance(name, str) and _is_dense(value)}
+    tensors = {
+        name: torch.from_numpy(value.array()) if isinstance(value, PickledArray) else value
+        for name, value in dict.items(values)
+        if isinstance(name, str)
+    }
+    weights = {name: value for name, value in tensors.items() if _is_dense(value)}
     if any(name.startswith("RCNN_") for name in weights):
         raise ValueError("it is of a port without attributes, which cannot be used; use the Caffe model's file")
     return from_airsplay(weights) if is_airsplay(weights) else weights

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
 from mmnas.data.feature_files import FeatureFile, as_npz
-from mmnas.data.features import Regions, image_id_of
+from mmnas.data.features import image_id_of
 from mmnas.data.store import EXTRACTED, Header
 from mmnas.data.store_writer import StoreWriter
 from mmnas.detector.network import FEATURE_SIZE
@@ -34,16 +34,6 @@ class Settings:
     precision: str = "float32"
 
 
-class Writer(Protocol):
-    """Where regions go."""
-
-    def __contains__(self, name: str) -> bool:
-        """Whether the image file of that name is done."""
-
-    def add(self, name: str, image_id: int | None, regions: DetectedRegions) -> None:
-        """Write the regions of one image; an interruption leaves all of it or nothing."""
-
-
 class NpzWriter:
     """Writes a folder of `<image file>.npz` in the published form, the first regions being the best."""
 
@@ -64,27 +54,19 @@ class NpzWriter:
             write_json(path, self._settings)
 
     def __contains__(self, name: str) -> bool:
+        """Whether the image file of that name is done."""
         return self._path(name).is_file()
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.npz"
 
     def add(self, name: str, image_id: int | None, regions: DetectedRegions) -> None:
-        """Write one file, with classes and attributes (0-based, without background) beside the boxes."""
+        """Write one file, or leave nothing; classes and attributes (0-based) stand beside the boxes."""
+        height, width = map(np.int64, regions.image_size)
+        arrays: dict[str, Any] = {"x": regions.features, "bbox": regions.boxes, "image_h": height, "image_w": width}
+        arrays |= {**regions.best, "num_bbox": len(regions.boxes), "detector": json.dumps(self._settings)}
         with replacing(self._path(name)) as temporary, open(temporary, "wb") as file:
-            np.savez(
-                file,
-                x=regions.features,
-                bbox=regions.boxes,
-                num_bbox=np.int64(len(regions.boxes)),
-                image_h=np.int64(regions.image_size[0]),
-                image_w=np.int64(regions.image_size[1]),
-                objects_id=regions.objects,
-                objects_conf=regions.object_scores,
-                attrs_id=regions.attributes,
-                attrs_conf=regions.attribute_scores,
-                detector=np.str_(json.dumps(self._settings)),
-            )
+            np.savez(file, **arrays)
 
 
 class StoreOutput:
@@ -101,8 +83,10 @@ class StoreOutput:
         """Add one image. Raises DataError for a name without a number, by which a store finds an image."""
         if image_id is None:
             raise DataError("a store needs an image number at the end of the file's name")
-        plain = Regions(regions.features, regions.boxes, regions.image_size)
-        self._store.add(FeatureFile(name, image_id, partial(as_npz, plain)))
+        self._store.add(FeatureFile(name, image_id, partial(as_npz, regions)))
+
+
+Writer = NpzWriter | StoreOutput
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def draw_architecture(genotype: Genotype, costs: Sequence[Sequence[Cost]], title
     _annotate(axes, left - 0.2, costs[0], "{1:>10} {0:>6}", ha="right")
     _annotate(axes, width - SIDE + 0.2, costs[1], "{0:<6} {1:>10}", ha="left")
     _join(axes, genotype, left + columns[0], right)
-    boxes = {box.get_label(): box for box in axes.containers if not box.get_label().startswith("_")}
+    boxes = {label: box for box in axes.containers if not (label := str(box.get_label())).startswith("_")}
     legend: dict[str, Any] = {"loc": "lower center", "ncols": LEGEND_COLUMNS, "frameon": False, "fontsize": 8.5}
     axes.legend(handles=list(boxes.values()), **legend)
     return figure

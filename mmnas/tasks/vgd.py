@@ -5,7 +5,6 @@ Letters: B batch, N regions of the batch, K regions of an image, E expressions. 
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -195,7 +194,7 @@ class VGDTask(Task):
     def _check_files(self, report: Report) -> dict[str, list[Expression]]:
         """Show the original and the processed files; return the expressions of every split that can be read."""
         dataset = self.config.data.dataset
-        splits, folder = refs.splits_of(dataset), Path(self.config.paths.data) / "refs" / dataset
+        splits, folder = refs.splits_of(dataset), refs.expressions_folder(self.config.paths.data, dataset)
         originals = [report.file(folder / name) for name in ("instances.json", f"refs({refs.split_by(dataset)}).p")]
         kept = [split for split in splits if (folder / f"{split}.json").is_file()]
         for split in kept:

@@ -124,6 +124,30 @@ def test_a_pickle_of_python_2_is_read(refs):
     assert read_plain_pickle(path) == "caf\xe9"
 
 
+def test_the_layout_of_the_later_published_code_is_found(tmp_path):
+    """`vgd/<dataset>/<split>.json`: lists without the ids of ref and sentence."""
+    entry = {"tokens": ["the", "lady"], "file_name": "COCO_train2014_000000000107_16.jpg", "image_id": 107}
+    entry |= {"split": "val", "bbox": [103.9, 299.9, 134.2, 177.4], "name": "person", "height": 640, "width": 427}
+    for dataset in ("refcoco", "refcoco+", "refcocog"):
+        folder = tmp_path / "vgd" / dataset
+        folder.mkdir(parents=True)
+        for split in splits_of(dataset):
+            (folder / f"{split}.json").write_text(json.dumps([entry | {"split": split, "tokens": [split]}]))
+        found = find_expressions(tmp_path, dataset, splits_of(dataset))
+        assert [tokens(expressions) for expressions in found.values()] == [[split] for split in splits_of(dataset)]
+        assert (found["val"][0].image_id, found["val"][0].ref_id, found["val"][0].sent_id) == (107, None, None)
+    assert tokens(Refs(tmp_path).write().read("val")) == ["a cup"]  # refs/ comes first
+
+
+def test_the_originals_are_read_there_too(tmp_path):
+    refs = Refs(tmp_path).write()
+    (tmp_path / "vgd").mkdir()
+    refs.folder.rename(tmp_path / "vgd" / "refcoco")
+    (tmp_path / "refs" / "refcoco").mkdir()
+    assert tokens(refs.read()) == ["red cube", "cube left", "big cup"]
+    assert (tmp_path / "vgd" / "refcoco" / "train.json").is_file()
+
+
 # What is kept
 
 

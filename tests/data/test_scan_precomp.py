@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmnas.data.scan_precomp import read_split, splits_of
-from mmnas.data.sources import matching_features
+from mmnas.data.sources import grounding_features, matching_features
 from mmnas.errors import ConfigError, DataError
 
 TEXTS = [f"caption {number}." for number in range(10)]
@@ -129,13 +129,29 @@ def test_splits_in_the_order_of_the_vocabulary():
         splits_of("cocoo")
 
 
-@pytest.mark.parametrize(("dataset", "folder"), [("flickr", "flickr_rois_resnet101_fix36"), ("coco", "train2014")])
+@pytest.mark.parametrize(
+    ("dataset", "folder"),
+    [
+        ("flickr", "flickr_rois_resnet101_fix36"), ("flickr", "itm/flickr_bua-r101-fix36"),
+        ("coco", "rois_resnet101_fix36"), ("coco", "itm/bua-r101-fix36"),
+    ],
+)  # fmt: skip
 def test_feature_folders(tmp_path, dataset, folder):
     with pytest.raises(DataError, match="fix36"):
         matching_features(tmp_path, None, dataset, 4)
-    path = tmp_path / ("" if dataset == "flickr" else "rois_resnet101_fix36") / folder / "COCO_train2014_12.jpg.npz"
-    path.parent.mkdir(parents=True)
-    np.savez(path, x=np.ones((4, 2), np.float32), bbox=np.array([[0, 0, 5, 5]] * 2), image_h=9, image_w=9)
-    outer = path.parent if dataset == "flickr" else path.parent.parent
-    for data, features in ((tmp_path, None), ("nowhere", tmp_path), ("nowhere", outer)):
-        assert 12 in matching_features(data, features, dataset, 4)
+    inner = tmp_path / folder / ("" if dataset == "flickr" else "train2014")
+    inner.mkdir(parents=True)
+    features = {"x": np.ones((4, 2), np.float32), "bbox": np.array([[0, 0, 5, 5]] * 2)}
+    np.savez(inner / "COCO_train2014_12.jpg.npz", **features, image_h=9, image_w=9)
+    outer = tmp_path / folder
+    for data, named in ((tmp_path, None), ("nowhere", outer.parent), ("nowhere", outer)):
+        assert 12 in matching_features(data, named, dataset, 4)
+
+
+def test_features_for_grounding_where_the_later_published_code_has_them(tmp_path):
+    folder = tmp_path / "vgd" / "bua-r101-fix100"
+    folder.mkdir(parents=True)
+    features = {"x": np.ones((4, 2), np.float32), "bbox": np.array([[0, 0, 5, 5]] * 2)}
+    np.savez(folder / "COCO_train2014_000000000012.jpg.npz", **features, image_h=9, image_w=9)
+    for data, named in ((tmp_path, None), ("nowhere", folder.parent), ("nowhere", folder)):
+        assert 12 in grounding_features(data, named, "refcocog", "vg_woref", 4)

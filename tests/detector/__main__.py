@@ -61,8 +61,8 @@ def check_chain(case, network):
     expected = case.recorded["selection"]["cases"]["10,100,0.2"]
     regions = detect(network, case.image, choice_of("10,100,0.2"))
     assert list(regions.features.shape) == expected["shapes"]["x"]
-    assert sorted(regions.objects.tolist()) == sorted(expected["objects_id"])
-    assert sorted(regions.attributes.tolist()) == sorted(expected["attrs_id"])
+    assert sorted(regions.best["objects_id"].tolist()) == sorted(expected["objects_id"])
+    assert sorted(regions.best["attrs_id"].tolist()) == sorted(expected["attrs_id"])
     if not case.recorded["identical_features"]:  # of two with the same features, either box may be kept
         assert abs(regions.boxes.sum(dtype=np.float64) / expected["bbox_sum"] - 1) < 1e-4
     error = abs(regions.features.sum(dtype=np.float64) / expected["x_sum"] - 1)
@@ -76,8 +76,8 @@ def check_given(case, network):
     regions = describe_given(network, case.image, boxes)
     norm = np.linalg.norm(regions.features, axis=1)
     error = np.abs(norm / array(expected["feature_norm"]) - 1).max()
-    assert error < 1e-4 and regions.objects.tolist() == expected["object"]
-    assert regions.attributes.tolist() == expected["attribute"]
+    assert error < 1e-4 and regions.best["objects_id"].tolist() == expected["object"]
+    assert regions.best["attrs_id"].tolist() == expected["attribute"]
     return {"given boxes": error}
 
 

@@ -36,11 +36,12 @@ def pictures(tmp_path):
 def few_regions(network, image, choice):
     count = choice.least
     corner = np.arange(count, dtype=np.float32)[:, None]
+    ids, half = np.arange(count) + 1, np.full(count, 0.5, np.float32)
     return DetectedRegions(
         np.full((count, 2048), image.mean(), np.float32),
         np.concatenate([corner, corner, corner + 3, corner + 3], axis=1),
         np.array(image.shape[:2], np.float32),
-        *(np.arange(count) + 1, np.full(count, 0.5, np.float32)) * 2,
+        {"objects_id": ids, "objects_conf": half, "attrs_id": ids, "attrs_conf": half},
     )
 
 

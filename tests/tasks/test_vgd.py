@@ -84,7 +84,7 @@ def samples(loss="kld"):
     size = np.array([200, 300], np.float32)
     kinds = {1: BOXES, 2: BOXES[2:5], 3: BOXES[4:]}
     images = Images({key: Regions(np.ones((len(b), 4), np.float32), b, size) for key, b in kinds.items()})
-    expressions = [Expression(key, key, key, ["red", "ball"], [0, 0, 9, 9]) for key in kinds]
+    expressions = [Expression(key, ["red", "ball"], [0, 0, 9, 9], key, key) for key in kinds]
     words = Vocabulary(["PAD", "UNK", "CLS", "red"])
     return VGDDataset(expressions, images, words, DataConfig(), loss)
 
