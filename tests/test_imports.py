@@ -9,12 +9,13 @@ from tests.stand_in import ROOT
 
 # The rooms, from the bottom up; each may import those before it.
 ROOMS = """
-    version errors schema files paths plain_yaml config configs genotype batch boxes text metrics data models
+    version errors arrays schema files paths plain_yaml config configs genotype batch boxes text metrics data models
     detector tasks engine search run predict mmnas demo commands __main__
 """.split()
 TORCHLESS = (
     "version",
     "errors",
+    "arrays",
     "files",
     "paths",
     "schema",

@@ -6,16 +6,15 @@ An archive is read as a stream: nothing is unpacked to the disk, and what is not
 import gzip
 import io
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from mmnas.data.features import Regions, image_id_of
+from mmnas.data.features import Regions, image_id_of, open_npz
 from mmnas.data.tsv import read_tsv
 from mmnas.errors import DataError
 
@@ -25,7 +24,8 @@ TABLES = (".tsv", ".zip")
 # Far above any real file (100 regions of 3072 floats are 1.2 MB); a member is held in memory.
 _LARGEST_MEMBER = 256 * 2**20
 _GZIP = b"\x1f\x8b"
-_DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error)
+_LONGEST_HEADER = 2**20
+_EXTENDED = b"LKxXg"  # types of headers that hold a long name, or attributes
 _BLOCK = 512  # of a tar file, which ends in blocks of zeros
 
 
@@ -72,9 +72,9 @@ def _files(source: Path) -> Iterator[FeatureFile]:
 
 def _folder_files(paths: list[Path]) -> Iterator[FeatureFile]:
     for path in paths:
-        image_id = _image_id(path.name)
+        image_id = image_id_of(path.name)
         if image_id is not None:
-            yield FeatureFile(str(path), image_id, partial(_open, path))
+            yield FeatureFile(str(path), image_id, partial(open_npz, path))
 
 
 def _table_rows(source: Path) -> Iterator[FeatureFile]:
@@ -91,31 +91,25 @@ def as_npz(regions: Regions) -> BinaryIO:
     return stream
 
 
-def _open(path: Path) -> BinaryIO:
-    return open(path, "rb")
-
-
-def _image_id(name: str) -> int | None:
-    """Return the image of a file name; hidden files, such as some archives hold beside each file, have none."""
-    return None if name.startswith(".") or not name.endswith(".npz") else image_id_of(name)
-
-
 def _archive_files(archive: Path) -> Iterator[FeatureFile]:
     """Yield the members that are npz files. Raises DataError naming the position where an archive is broken."""
     last = "its start"
     try:
         with open(archive, "rb") as raw:
             stream = _Ending(gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == _GZIP else raw)
-            tar = tarfile.open(fileobj=stream, mode="r|")  # noqa: SIM115 it holds no more than `raw`
+            tar = tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member)  # noqa: SIM115 it holds only `raw`
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep the headers of all members
-                image_id = _image_id(PurePosixPath(member.name).name) if member.isfile() else None
-                if image_id is not None:
+                name = PurePosixPath(member.name).name
+                image_id = image_id_of(name) if name.endswith(".npz") else None
+                if image_id is not None and (member.isfile() or member.islnk() or member.issym()):
                     read = partial(_read_member, tar, member, archive)
                     yield FeatureFile(f"{archive}: {member.name}", image_id, read)
                 last = member.name
             stream.require_whole()
-    except _DAMAGE as exception:
+    except DataError:
+        raise
+    except Exception as exception:  # tarfile and gzip raise many kinds for damaged bytes
         raise _damaged(archive, last, exception) from None
 
 
@@ -123,14 +117,37 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path) -
     if member.size > _LARGEST_MEMBER:
         raise DataError(f"{archive}: {member.name} has {member.size} bytes, far more than one image's features")
     try:
-        file = tar.extractfile(member)
-        return io.BytesIO(file.read() if file else b"")
-    except _DAMAGE as exception:
+        if member.isfile():
+            return _content(tar.extractfile(member))
+        with tarfile.open(archive, tarinfo=_Member) as again:  # rare, so it may be slow
+            return _content(again.extractfile(member.name))
+    except KeyError:
+        what = f"a link to {member.linkname}, which is not in the archive"
+        raise DataError(f"{archive}: {member.name} is {what}; unpack it and pack its folder") from None
+    except Exception as exception:  # tarfile and gzip raise many kinds for damaged bytes
         raise _damaged(archive, member.name, exception) from None
+
+
+def _content(file: IO[bytes] | None) -> BinaryIO:
+    return io.BytesIO(file.read(_LARGEST_MEMBER) if file else b"")
 
 
 def _damaged(archive: Path, last: str, exception: Exception) -> DataError:
     return DataError(f"{archive} is damaged or truncated at or behind {last} ({exception}); download it again")
+
+
+class _Member(tarfile.TarInfo):
+    """A header of an archive; refused when it would make tarfile hold more than a long name in memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:
+        """Read one block. Raises ReadError for a header of absurd size, and for sparse files."""
+        member = super().frombuf(buf, encoding, errors)
+        if member.size < 0 or (member.type in _EXTENDED and member.size > _LONGEST_HEADER):
+            raise tarfile.ReadError(f"a header of {member.size} bytes")
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("it holds a sparse file: unpack it, pack its folder")
+        return member
 
 
 class _Ending(io.RawIOBase):

@@ -1,34 +1,39 @@
 """Region features: one npz per image, behind an interface that a feature store can serve as well.
 
-The published files hold `x` (D, K), some extractors write (K, D): told apart by D. Those of Mask R-CNN, as
-in MAttNet, hold `fc7` (K, 2048) and `pool5` (K, 1024) instead, which are concatenated. `bbox` (K, 4) are xyxy
-pixels. Nothing is ever unpickled from a file, and a file is read only when its image is asked for.
+Files of the kind "x" hold `x` (D, K), or (K, D) from some extractors: told apart by D. Those of the kind
+"fc7+pool5", of Mask R-CNN as in MAttNet, hold `fc7` (K, 2048) and `pool5` (K, 1024), which are concatenated. `bbox`
+(K, 4) are xyxy pixels. Nothing is ever unpickled, and a file is read only when its image is asked for.
 """
 
 import io
 import math
+import os
 import re
+import stat
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
-from numpy.lib import format as npy
 
+from mmnas.arrays import LONGEST_HEADER, read_array_header
 from mmnas.errors import DataError
 from mmnas.files import PathLike
 from mmnas.schema import shown
 
+KEYS = {"x": ("x",), "fc7+pool5": ("fc7", "pool5")}
+"""The kinds of features, and the keys that hold them in an npz file."""
+WIDTHS = {"x": 2048, "fc7+pool5": 2048 + 1024}
+_EXPECTED = {"x": "({0}, K) or (K, {0})", "fc7+pool5": "(K, 2048) and (K, 1024), {0} together"}
 # Detectors clip boxes to the image with rounding; a box may pass the border by this many pixels.
 BORDER = 1.5
 # Far beyond what detectors give; an array that claims more is not read.
 MAX_REGIONS = 4096
-_HEADER = 1 << 14  # more than the header of an array ever has, in bytes
-_HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-_MASK_RCNN = ("fc7", "pool5")
-_IMAGE_ID = re.compile(r"(?:^|_)(\d{1,18})\.")
+# The names of the published files: 9.npz, 9.jpg.npz, COCO_train2014_000000000009.jpg.npz. Words may come before the
+# number, but no other number, since it could be the image's.
+_IMAGE_NAME = re.compile(r"(?:_|(?:[a-z][a-z0-9]*_)+)?([0-9]{1,18})(?:\.(?:jpe?g|png|npz)){1,2}", re.ASCII | re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +47,6 @@ class Regions:
     def sample(self, most: int) -> dict[str, np.ndarray]:
         """Return the part of a sample that all tasks share: the first `most` regions and the image's size."""
         return {"features": self.features[:most], "boxes": self.boxes[:most], "image_sizes": self.image_size}
-
-
-Reader = Callable[..., Regions]
-"""Reads the npz file of one image, given its path, the width of its features and, where it is open, the file."""
 
 
 class RegionSource(Protocol):
@@ -73,18 +74,19 @@ def require_images(source: RegionSource, image_ids: Iterable[int], what: str) ->
 
 
 class NpzFolders:
-    """Folders of npz files, all for the same reader; holds the file names, never the features."""
+    """Folders of npz files of one kind; holds the paths, never the features.
 
-    def __init__(self, folders: Sequence[Path], feature_size: int, read: Reader | None = None) -> None:
+    Raises `DataError` naming both files when two are of the same image.
+    """
+
+    def __init__(self, folders: Sequence[Path], feature_size: int, kind: str = "x") -> None:
         self.folders = [Path(folder) for folder in folders]
-        self.feature_size = feature_size
-        self._read = read or read_npz
-        self._files = {
-            image_id: (number, path.name)
-            for number, folder in enumerate(self.folders)
-            for path in sorted(folder.glob("*.npz"))
-            if (image_id := image_id_of(path.name)) is not None
-        }
+        self.feature_size, self.kind = feature_size, kind
+        self._files: dict[int, str] = {}
+        for path in (path for folder in self.folders for path in sorted(folder.glob("*.npz"))):
+            image_id = image_id_of(path.name)
+            if image_id is not None:
+                add_file(self._files, image_id, str(path))
 
     def __contains__(self, image_id: int) -> bool:
         return image_id in self._files
@@ -93,11 +95,9 @@ class NpzFolders:
         return len(self._files)
 
     def __getitem__(self, image_id: int) -> Regions:
-        try:
-            number, name = self._files[image_id]
-        except KeyError:
-            raise DataError(f"no region features for image {image_id}; looked in {self.describe()}") from None
-        return self._read(self.folders[number] / name, self.feature_size)
+        if image_id not in self._files:
+            raise DataError(f"no region features for image {image_id}; looked in {self.describe()}")
+        return read_npz(self._files[image_id], self.feature_size, self.kind)
 
     def describe(self) -> str:
         """Return the folders, comma-separated."""
@@ -105,50 +105,82 @@ class NpzFolders:
 
 
 def image_id_of(name: str) -> int | None:
-    """Return the integer between the last `_` and the first `.` after it, or None when there is none."""
-    match = _IMAGE_ID.search(name[name.rfind("_") + 1 :])
-    return int(match[1]) if match and match.start() == 0 else None
+    """Return the image that a file is named after, such as 9.npz or name_9.jpg; None for any other name."""
+    match = _IMAGE_NAME.fullmatch(name)
+    return int(match[1]) if match else None
 
 
-def read_npz(path: PathLike, feature_size: int, file: BinaryIO | None = None) -> Regions:
+def add_file(files: dict[int, str], image_id: int, name: str) -> None:
+    """Note the file of an image. Raises `DataError` naming both files when the image has one already."""
+    if image_id in files:
+        raise DataError(f"image {image_id} is in {files[image_id]} and in {name}: leave one of the two out")
+    files[image_id] = name
+
+
+def open_npz(path: PathLike) -> BinaryIO:
+    """Open a file to read. Raises `DataError` for what is not a regular file, such as a pipe, which could block."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DataError(f"{path} is not a regular file; remove it, or put the image's .npz file in its place")
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise DataError(f"region features vanished: {path}; restore the file and --RESUME") from None
+
+
+def read_npz(path: PathLike, feature_size: int, kind: str = "x", file: BinaryIO | None = None) -> Regions:
     """Read and check one file. Raises `DataError` naming the file, the key and what to do.
 
-    A `file` that is open, and can be sought in, is read in place of `path`, which then is its name only.
+    `file`: an open file to read instead; `path` then only appears in messages.
     """
-    arrays = _load(path, ("x",), feature_size, file)
-    return _regions(_features(arrays["x"], feature_size, path), arrays, path)
+    keys = (*KEYS[kind], "bbox", "image_h", "image_w")
+    with open_npz(path) if file is None else file as opened:
+        *parts, boxes, height, width = _load(path, keys, MAX_REGIONS * max(feature_size, 4) * 8, opened)
+    size = np.array([_number(height), _number(width)])
+    return check_regions(Regions(_features(parts, kind, feature_size, path), boxes, size), kind, path)
 
 
-def read_mask_rcnn_npz(path: PathLike, feature_size: int, file: BinaryIO | None = None) -> Regions:
-    """Read and check one file of Mask R-CNN's: `fc7` and `pool5`, side by side. Raises as `read_npz` does."""
-    arrays = _load(path, _MASK_RCNN, feature_size, file)
-    fc7, pool5 = (arrays[key] for key in _MASK_RCNN)
-    if fc7.ndim != 2 or pool5.ndim != 2 or len(fc7) != len(pool5) or fc7.shape[1] + pool5.shape[1] != feature_size:
-        raise DataError(
-            f"{path}: fc7 is {fc7.shape} and pool5 {pool5.shape}, expected (K, 2048) and (K, 1024), "
-            f"{feature_size} together"
-        )
-    features = np.concatenate([_finite(fc7, "fc7", path), _finite(pool5, "pool5", path)], axis=1)  # (K, 3072)
-    return _regions(features, arrays, path)
+def check_regions(image: Regions, kind: str, name: object) -> Regions:
+    """Return an image from any file as float32.
+
+    Raises `DataError` with `name` unless it holds regions, features that are finite, a size in pixels, and a box
+    within the image for each region.
+    """
+    count, boxes = len(image.features), image.boxes
+    if not count:
+        raise DataError(f"{name}: {kind} has no region; extract the image's features again")
+    with np.errstate(over="ignore"):  # the check below names what overflows
+        features, size = (array.astype(np.float32, copy=False) for array in (image.features, image.image_size))
+    if not np.isfinite(features).all():
+        raise DataError(f"{name}: {kind} holds NaN or infinite values; extract its features again")
+    for key, side in zip(("image_h", "image_w"), size, strict=True):
+        if not 0 < side < 1e6:
+            raise DataError(f"{name}: {key} must be one positive number of pixels; extract its features again")
+    if boxes.shape != (count, 4) or boxes.dtype.kind not in "iuf":
+        raise DataError(f"{name}: bbox is {boxes.dtype} {boxes.shape}, expected numbers ({count}, 4)")
+    boxes = boxes.astype(np.float32, copy=False)
+    height, width = size
+    outside = ~((boxes >= -BORDER) & (boxes <= size[[1, 0, 1, 0]] + BORDER)).all(axis=1)  # NaN counts as outside
+    if outside.any():
+        box = boxes[outside.argmax()].tolist()
+        raise DataError(f"{name}: bbox {box} lies outside the {width:g} x {height:g} image; extract it again")
+    inverted = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+    if inverted.any():
+        box = boxes[inverted.argmax()].tolist()
+        raise DataError(f"{name}: bbox {box} is inverted; boxes are x1 y1 x2 y2; extract it again")
+    return Regions(features, boxes, size)
 
 
-def _load(
-    path: PathLike, feature_keys: Sequence[str], feature_size: int, opened: BinaryIO | None
-) -> dict[str, np.ndarray]:
-    """Return the arrays of a file: those of the features, the boxes and the image's size."""
-    keys = (*feature_keys, "bbox", "image_h", "image_w")
-    limit = MAX_REGIONS * max(feature_size, 4) * 8  # bytes of the widest array, of 64-bit numbers
+def _load(path: PathLike, keys: Sequence[str], limit: int, file: BinaryIO) -> list[np.ndarray]:
+    """Return the arrays of these keys, each of at most `limit` bytes."""
     try:
-        with zipfile.ZipFile(path if opened is None else opened) as archive:
+        with zipfile.ZipFile(file) as archive:
             members = {name.removesuffix(".npy"): name for name in archive.namelist()}
             for key in keys:
                 if key not in members:
                     raise DataError(f"{path} has no key {key}; {_remedy(key, members)}")
-            return {key: _array(archive, members[key], limit) for key in keys}
+            return [_array(archive, members[key], limit) for key in keys]
     except DataError:
         raise
-    except FileNotFoundError:
-        raise DataError(f"region features vanished: {path}; restore the file and --RESUME") from None
     except Exception as exception:  # numpy and zipfile raise many kinds for damaged bytes
         reason = shown(str(exception) or type(exception).__name__)[1:-1]
         raise DataError(f"{path} is damaged or truncated ({reason}); copy or extract it again") from None
@@ -157,11 +189,12 @@ def _load(
 def _array(archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray:
     """Return one array of an archive; raises ValueError before memory is taken for what it only claims to hold."""
     member = archive.getinfo(name)
-    if member.file_size > limit + _HEADER or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    methods = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
+    if member.file_size > limit + LONGEST_HEADER or member.compress_type not in methods:
         raise ValueError(f"{name} claims {member.file_size} bytes")
     with archive.open(member) as file:
         content = io.BytesIO(file.read(member.file_size))  # without the number, a bomb goes off before it is cut
-    shape, columns_first, dtype = _HEADER_READERS[npy.read_magic(content)](content)
+    shape, columns_first, dtype = read_array_header(content)
     if math.prod(shape) * dtype.itemsize != len(content.getbuffer()) - content.tell():
         raise ValueError(f"{name} claims the shape {shape}")
     values = np.frombuffer(content.getbuffer(), dtype, offset=content.tell())  # refuses objects
@@ -170,62 +203,26 @@ def _array(archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray:
 
 def _remedy(missing: str, keys: Collection[str]) -> str:
     """Say what to do about a file without the key `missing`: it may be of the other kind."""
-    if missing == "x" and set(_MASK_RCNN) <= set(keys):
+    if missing == "x" and set(KEYS["fc7+pool5"]) <= set(keys):
         return "its fc7 and pool5 are what train_vgd.py reads by --FEAT=coco_mrcn"
-    if missing in _MASK_RCNN and "x" in keys:
+    if missing in KEYS["fc7+pool5"] and "x" in keys:
         return "its x is what train_vgd.py reads by --FEAT=vg_woref"
+    if missing == "bbox":
+        return "each region needs its box, which features of a grid do not have; extract features of regions"
     return "extract its features again"
 
 
-def _regions(features: np.ndarray, arrays: dict[str, np.ndarray], path: PathLike) -> Regions:
-    """Put features (K, D) together with the checked boxes and image size."""
-    size = np.array([_side(arrays[key], key, path) for key in ("image_h", "image_w")], np.float32)
-    return Regions(features, _boxes(arrays["bbox"], len(features), size, path), size)
+def _number(value: np.ndarray) -> float:
+    """Return the one number that an array holds; NaN for anything else."""
+    return float(value.reshape(())) if value.size == 1 and value.dtype.kind in "iuf" else math.nan
 
 
-def _features(x: np.ndarray, feature_size: int, path: PathLike) -> np.ndarray:
-    """Return x as (K, D) float32, whichever way round it was stored."""
-    if x.ndim != 2 or feature_size not in x.shape or x.dtype.kind != "f":
-        raise DataError(
-            f"{path}: x is {x.dtype} {x.shape}, expected floats ({feature_size}, K) or (K, {feature_size})"
-        )
-    if x.shape[0] == feature_size:
-        x = x.T  # (D, K) -> (K, D)
-    return _finite(x, "x", path)
-
-
-def _finite(x: np.ndarray, key: str, path: PathLike) -> np.ndarray:
-    """Return x (K, D) as float32, checked to hold regions and finite floats."""
-    if len(x) == 0:
-        raise DataError(f"{path}: {key} has no region; extract the image's features again")
-    if x.dtype.kind != "f":
-        raise DataError(f"{path}: {key} is {x.dtype}, expected floats; extract its features again")
-    with np.errstate(over="ignore"):  # the check below names what overflows
-        x = x.astype(np.float32, copy=False)
-    if not np.isfinite(x).all():
-        raise DataError(f"{path}: {key} holds NaN or infinite values; extract its features again")
-    return x
-
-
-def _side(value: np.ndarray, key: str, path: PathLike) -> float:
-    if value.size != 1 or value.dtype.kind not in "iuf" or not 0 < (side := float(value.reshape(()))) < 1e6:
-        raise DataError(f"{path}: {key} must be one positive number of pixels; extract its features again")
-    return side
-
-
-def _boxes(boxes: np.ndarray, regions: int, size: np.ndarray, path: PathLike) -> np.ndarray:
-    """Check boxes (K, 4) xyxy pixels against the number of regions and the image's borders."""
-    if boxes.shape != (regions, 4) or boxes.dtype.kind not in "iuf":
-        raise DataError(f"{path}: bbox is {boxes.dtype} {boxes.shape}, expected numbers ({regions}, 4) as x has it")
-    boxes = boxes.astype(np.float32, copy=False)
-    height, width = size
-    limit = np.array([width, height, width, height], np.float32) + BORDER
-    outside = ~((boxes >= -BORDER) & (boxes <= limit)).all(axis=1)  # NaN counts as outside
-    if outside.any():
-        box = boxes[outside.argmax()].tolist()
-        raise DataError(f"{path}: bbox {box} lies outside the {width:g} x {height:g} image; extract it again")
-    inverted = (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])
-    if inverted.any():
-        box = boxes[inverted.argmax()].tolist()
-        raise DataError(f"{path}: bbox {box} is inverted; boxes are x1 y1 x2 y2; extract it again")
-    return boxes
+def _features(parts: Sequence[np.ndarray], kind: str, feature_size: int, path: PathLike) -> np.ndarray:
+    """Return the arrays of a kind side by side as (K, D), whichever way round x was stored."""
+    found = " and ".join(f"{key} is {part.dtype} {part.shape}" for key, part in zip(KEYS[kind], parts, strict=True))
+    if len(parts) == 1 and parts[0].shape[:1] == (feature_size,):
+        parts = [parts[0].T]  # (D, K) -> (K, D)
+    alike = all(part.ndim == 2 and part.dtype.kind == "f" and len(part) == len(parts[0]) for part in parts)
+    if not alike or sum(part.shape[1] for part in parts) != feature_size:
+        raise DataError(f"{path}: {found}, expected floats {_EXPECTED[kind].format(feature_size)}")
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmnas.data.features import NpzFolders, Reader, RegionSource, read_mask_rcnn_npz, read_npz
+from mmnas.data.features import WIDTHS, NpzFolders, RegionSource
 from mmnas.data.refs import split_by
 from mmnas.data.store import open_store
 from mmnas.errors import DataError
@@ -14,19 +14,18 @@ from mmnas.files import PathLike
 class _Layout:
     """Folders below the data root, the preferred one first; with `parts`, these folders in it hold the features.
 
-    In a folder, `{name}` stands for the data set and its split-by. Features are `width` wide.
+    In a folder, `{name}` stands for the data set and its split-by. `kind` is that of `features.KEYS`.
     """
 
     folders: tuple[str, ...]
     parts: tuple[str, ...] = ()
-    width: int = 2048
-    read: Reader = read_npz
+    kind: str = "x"
 
 
 _QUESTIONS = _Layout(("coco_extract", "vqa/bua-r101-max100"), ("train2014", "val2014", "test2015"))
 _GROUNDING = {
     "vg_woref": _Layout(("vgd_coco/fix100/{name}",)),
-    "coco_mrcn": _Layout(("detfeat100_woref",), width=2048 + 1024, read=read_mask_rcnn_npz),
+    "coco_mrcn": _Layout(("detfeat100_woref",), kind="fc7+pool5"),
 }
 _MATCHING = {
     "flickr": _Layout(("flickr_rois_resnet101_fix36",)),
@@ -40,7 +39,7 @@ FEATURE_FOLDERS = _QUESTIONS.parts
 
 def feature_width(kind: str) -> int:
     """Return the width of a region feature of a kind for grounding."""
-    return _GROUNDING[kind].width
+    return WIDTHS[_GROUNDING[kind].kind]
 
 
 def find_feature_folders(data_path: PathLike, feat_path: PathLike | None = None) -> list[Path]:
@@ -78,10 +77,10 @@ def _open(
     Without `feat_path`, the usual folders below the data root are tried. A `feat_path` is the only place searched:
     a folder of the usual name in it, or the folder itself. Raises DataError naming the places without features.
     """
-    store = open_store(feat_path, feature_size, layout.read)
+    store = open_store(feat_path, feature_size, layout.kind)
     if store is not None:
         return store
-    return NpzFolders(_find_folders(what, layout, data_path, feat_path, name), feature_size, layout.read)
+    return NpzFolders(_find_folders(what, layout, data_path, feat_path, name), feature_size, layout.kind)
 
 
 def _find_folders(

@@ -18,17 +18,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
-from mmnas.data.features import MAX_REGIONS, Reader, Regions, RegionSource, read_mask_rcnn_npz, read_npz
+from mmnas.data.features import MAX_REGIONS, Regions, RegionSource, check_regions
 from mmnas.errors import DataError
-from mmnas.files import PathLike
-from mmnas.schema import describe_misfit, shown
+from mmnas.files import PathLike, read_json
 
 HEADER, FEATURES, BOXES, INDEX = "store.json", "features.bin", "boxes.bin", "index.bin"
 ENTRY = np.dtype("<i8, <i4, <f4, <f4, <u4")
 ENTRY.names = ("image", "regions", "height", "width", "crc32")
-READERS: dict[str, Reader] = {"x": read_npz, "fc7+pool5": read_mask_rcnn_npz}
-"""The kinds of features, named after their keys in npz files, and the readers of such files."""
-WIDTHS = {"x": 2048, "fc7+pool5": 2048 + 1024}
 MAX_WIDTH = 2**16
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**40)]
 
@@ -56,32 +52,6 @@ EXTRACTED = "extract-features"
 """The first source of a store that was not packed from files; the second holds the settings as JSON."""
 
 
-class StoredFeatures:
-    """The features (K, D) of one image in a store, read when NumPy asks for them or by `read_into`."""
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, store: "FeatureStore", first: int, regions: int) -> None:
-        self.shape = (regions, store.header.feature_size)
-        self._store, self._first = store, first
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice) -> "StoredFeatures":
-        start, stop, _ = rows.indices(len(self))
-        return StoredFeatures(self._store, self._first + start, stop - start)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        features = np.empty(self.shape, self.dtype)
-        self.read_into(features)
-        return features.astype(dtype or self.dtype, copy=False)
-
-    def read_into(self, rows: np.ndarray) -> None:
-        """Fill `rows` (K, D) float32, contiguous, such as those of a batch; DataError when the store is cut."""
-        self._store.read(FEATURES, self._first, rows)
-
-
 class FeatureStore:
     """A store made by `python -m mmnas pack-features`, read image by image; pickles as its path.
 
@@ -103,6 +73,7 @@ class FeatureStore:
         self.image_ids = self._entries["image"].copy()  # ascending
         self._files = {name: open(self.path / name, "rb", 0) for name in (FEATURES, BOXES)}  # noqa: SIM115
         self._dtypes = {FEATURES: np.dtype(header.dtype).newbyteorder("<"), BOXES: np.dtype("<f4")}
+        self._widths = {FEATURES: header.feature_size, BOXES: 4}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FeatureStore, (self.path,)
@@ -114,21 +85,19 @@ class FeatureStore:
         return len(self._entries)
 
     def __getitem__(self, image_id: int) -> Regions:
-        index = self._find(np.array([image_id]))[0]
-        _, regions, height, width, _ = self._entries[index]
-        first, boxes = int(self._first[index]), np.empty((regions, 4), np.float32)
-        self.read(BOXES, first, boxes)
-        features: Any = StoredFeatures(self, first, int(regions))
-        return Regions(features, boxes, np.array([height, width], np.float32))
+        return check_regions(self.read(image_id), self.header.kind, f"{self.path}, image {image_id}")
 
-    def read(self, name: str, first: int, rows: np.ndarray) -> None:
-        """Fill `rows` from row `first` of a data file on. Raises DataError when the file does not hold them."""
-        stored = rows if rows.dtype == self._dtypes[name] else np.empty(rows.shape, self._dtypes[name])
-        count = os.preadv(self._files[name].fileno(), [stored.data], first * stored.strides[0])
-        if count != stored.nbytes:
+    def read(self, image_id: int) -> Regions:
+        """Return what the store holds of an image, unchecked. Raises DataError when its files are cut."""
+        index = self._find(np.array([image_id]))[0]
+        first, (_, count, *size, _) = int(self._first[index]), self._entries[index].tolist()
+        return Regions(self._rows(FEATURES, first, count), self._rows(BOXES, first, count), np.array(size))
+
+    def _rows(self, name: str, first: int, count: int) -> np.ndarray:
+        rows = np.empty((count, self._widths[name]), self._dtypes[name])
+        if os.preadv(self._files[name].fileno(), [rows.data], first * rows.strides[0]) != rows.nbytes:
             raise damaged(self.path / name, "truncated while in use")
-        if stored is not rows:
-            rows[:] = stored
+        return rows
 
     def region_counts(self, image_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the number of regions of each image, without reading features; DataError for a missing one."""
@@ -147,16 +116,15 @@ class FeatureStore:
         return indices
 
 
-def open_store(path: PathLike | None, feature_size: int, read: Reader = read_npz) -> FeatureStore | None:
+def open_store(path: PathLike | None, feature_size: int, kind: str = "x") -> FeatureStore | None:
     """Return the store at `path`; None when there is none.
 
-    Raises DataError unless it holds features of this width and of the kind that `read` reads from npz files.
+    Raises DataError unless it holds features of this width and kind.
     """
     if path is None or not any(Path(path, name).is_file() for name in ("", HEADER, FEATURES)):
         return None
     store = FeatureStore(path)
     found, size = store.header.kind, store.header.feature_size
-    kind = next(name for name, reader in READERS.items() if reader is read)
     if (found, size) != (kind, feature_size):
         raise DataError(f"{path} holds {found} features of width {size}, but {kind} of {feature_size} are needed")
     return store
@@ -175,14 +143,13 @@ def read_header(path: Path) -> Header:
             f"{path} is a file, but a store is a folder; .lmdb stores of earlier versions are no longer read: pack "
             "the features again by python -m mmnas pack-features"
         )
+    if not (path / HEADER).is_file():
+        raise DataError(f"no feature store at {path}; make one by python -m mmnas pack-features")
     try:
-        return msgspec.json.decode((path / HEADER).read_bytes(), type=Header)
-    except FileNotFoundError:
-        raise DataError(f"no feature store at {path}; make one by python -m mmnas pack-features") from None
-    except msgspec.ValidationError as exception:
-        raise damaged(path / HEADER, shown(describe_misfit(exception))[1:-1]) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise damaged(path / HEADER, "not valid JSON") from None
+        header: Header = read_json(path / HEADER, "header", kind=Header)
+    except DataError as exception:
+        raise damaged(path, str(exception)) from None
+    return header
 
 
 def read_index(path: Path, header: Header) -> np.ndarray:

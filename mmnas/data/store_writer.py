@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from mmnas.data import store as layout
 from mmnas.data.feature_files import FeatureFile, count_files, feature_files
-from mmnas.data.features import MAX_REGIONS, Regions
+from mmnas.data.features import MAX_REGIONS, WIDTHS, Regions, add_file, read_npz
 from mmnas.data.store import BOXES, ENTRY, FEATURES, HEADER, INDEX, FeatureStore, Header, checksum, damaged
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike, remove_temporaries, write_json
@@ -65,7 +65,12 @@ def verify(path: PathLike) -> Header:
     """
     store = FeatureStore(path)
     expected = {entry["image"]: entry["crc32"] for entry in layout.read_index(store.path, store.header)}
-    bad = [image for image in tqdm(store.image_ids, **_PROGRESS) if checksum(store[image]) != expected[image]]
+    bad = []
+    for image_id in tqdm(store.image_ids.tolist(), **_PROGRESS):
+        if checksum(store.read(image_id)) == expected[image_id]:
+            store[image_id]  # checks that an image can hold such values
+        else:
+            bad.append(image_id)
     if bad:
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise damaged(store.path, f"wrong checksum of image {bad[0]}{more} of {len(store)}")
@@ -126,17 +131,14 @@ class StoreWriter:
 
     def add(self, file: FeatureFile) -> None:
         """Add an image unless a former run did. Raises DataError when another file has the same image."""
-        if file.image_id in self._names:
-            names = f"{self._names[file.image_id]} and in {file.name}"
-            raise DataError(f"image {file.image_id} is in {names}: leave one of the two out")
-        self._names[file.image_id] = file.name
+        add_file(self._names, file.image_id, file.name)
         if file.image_id not in self._packed:
             with file.open() as opened:
                 if not self.header.kind:  # the first image decides
                     kind = _kind_in(opened)
-                    width = self.header.feature_size or layout.WIDTHS[kind]
+                    width = self.header.feature_size or WIDTHS[kind]
                     self.header = replace(self.header, kind=kind, feature_size=width)
-                regions = layout.READERS[self.header.kind](file.name, self.header.feature_size, opened)
+                regions = read_npz(file.name, self.header.feature_size, self.header.kind, opened)
             self._append(file.image_id, _stored(regions, self.header.dtype, file.name))
 
     def _append(self, image_id: int, image: Regions) -> None:

@@ -115,7 +115,7 @@ def _image(row: bytes, feature_size: int | None) -> tuple[int, Regions]:
 def _image_id(field: bytes) -> int:
     """Return the integer of a bare id, or of a name such as COCO_val2014_000000000042."""
     text = field.decode("ascii", "replace")
-    image_id = image_id_of(f"{text}.")
+    image_id = image_id_of(f"{text}.npz")
     if image_id is None:
         raise ValueError(f"the image id {shown(text)} holds no integer")
     return image_id

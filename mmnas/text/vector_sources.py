@@ -18,6 +18,7 @@ from typing import cast
 import numpy as np
 from numpy.lib import format as npy
 
+from mmnas.arrays import LONGEST_HEADER, read_array_header
 from mmnas.errors import DataError, MMNasError
 from mmnas.files import is_utf16, read_json
 from mmnas.schema import shown
@@ -26,8 +27,6 @@ WIDTH = 300
 LONGEST_LINE = 1 << 16  # bytes; 300 numbers take some three thousand
 PUBLISHED = "en_vectors_web_lg"
 _START = 4  # bytes that tell an encoding
-_HEADER = 1 << 14  # more than the header of an array ever has, in bytes
-_HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _WIDER = re.compile(rb"[^ ]* -?[\d.]*\d(e[-+]?\d+)? ")  # a GloVe line whose second field is a number
 
 
@@ -77,8 +76,8 @@ def _mapped(path: Path) -> np.ndarray:
     """Return the table in an npy file without reading it; its header is checked first, as some crash NumPy."""
     try:
         with open(path, "rb") as file:
-            start = io.BytesIO(file.read(_HEADER))
-        shape, _, dtype = _HEADER_READERS[npy.read_magic(start)](start)
+            start = io.BytesIO(file.read(LONGEST_HEADER))
+        shape, _, dtype = read_array_header(start)
         if shape[1:] == (WIDTH,) and dtype.kind == "f":
             return npy.open_memmap(path, mode="r")
     except Exception as exception:  # numpy raises many kinds for a damaged header

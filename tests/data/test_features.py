@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -148,7 +149,7 @@ def test_missing_key(write, key):
     path = write(leave_out=[key])
     with pytest.raises(DataError) as caught:
         read_npz(path, SIZE)
-    assert str(caught.value) == f"{path} has no key {key}; extract its features again"
+    assert str(caught.value).startswith(f"{path} has no key {key}; ")
 
 
 @pytest.mark.parametrize("key", ["x", "bbox", "image_h", "image_w"])
@@ -219,7 +220,22 @@ def test_a_folder_under_the_name_of_an_npz(tmp_path):
         ("_7.npz", 7),
         ("notes.npz", None),
         ("COCO_train2014_.npz", None),
+        ("name_9.JPG.npz", 9),
+        ("1000092795.jpg", 1000092795),
         ("COCO_12_map.npz", None),
+        ("COCO_train2014_000000581857_16.jpg.npz", None),
+        ("COCO_train2014_000000581857.jpg_16.npz", None),
+        ("000000581857_16.npz", None),
+        ("COCO_train2014_000000000009 (1).npz", None),
+        ("COCO_train2014_000000000009.jpg.npz.bak", None),
+        ("9.old.npz", None),
+        ("-9.npz", None),
+        ("9.5.npz", None),
+        (" 9.npz", None),
+        ("9.npz\n", None),
+        ("\u0669.npz", None),
+        ("COCO_train2014_\uff19.npz", None),
+        ("._COCO_train2014_9.npz", None),
         ("12a.npz", None),
         ("a12.npz", None),
         ("12", None),
@@ -243,6 +259,26 @@ def test_folders_are_read_by_image_id(folders):
     assert [image in folders for image in (9, 42, 77)] == [True, True, False]
     check_regions(folders[9])
     check_regions(folders[42])
+
+
+@pytest.mark.parametrize("other", ["train2014/9.npz", "val2014/COCO_val2014_000000000009.jpg.npz"])
+def test_two_files_of_one_image_are_named(tmp_path, write, other):
+    first, second = write("train2014/COCO_train2014_000000000009.jpg.npz"), write(other)
+    with pytest.raises(DataError, match="image 9 is in ") as caught:
+        NpzFolders([tmp_path / "train2014", tmp_path / "val2014"], SIZE)
+    assert str(first) in str(caught.value) and str(second) in str(caught.value)
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "9.npz")
+    with pytest.raises(DataError, match=r"9\.npz is not a regular file; remove it"):
+        NpzFolders([tmp_path], SIZE)[9]
+
+
+def test_features_of_a_grid_are_told_that_boxes_are_needed(write):
+    path = write(x=np.zeros((SIZE, 7, 7), np.float32), leave_out=["bbox"])
+    with pytest.raises(DataError, match="has no key bbox; each region needs its box, which features of a grid"):
+        read_npz(path, SIZE)
 
 
 def test_nothing_is_read_before_it_is_asked_for(tmp_path, write):

@@ -11,7 +11,7 @@ from spacy.strings import get_string_id
 from torch import Tensor, nn
 
 from mmnas.config import load_config
-from mmnas.data.features import read_mask_rcnn_npz, read_npz
+from mmnas.data.features import read_npz
 from mmnas.data.store import FEATURES, HEADER, INDEX, FeatureStore
 from mmnas.data.store_writer import pack
 from mmnas.engine.checkpoint import (
@@ -59,7 +59,7 @@ def write_mask_rcnn(folder: Path) -> Path:
 
 
 def read_mask_rcnn(folder: Path) -> None:
-    assert read_mask_rcnn_npz(folder / "9.npz", WIDTH).features.shape[1] == WIDTH
+    assert read_npz(folder / "9.npz", WIDTH, "fc7+pool5").features.shape[1] == WIDTH
 
 
 def write_store(folder: Path) -> tuple[Path, Path, Path]:
