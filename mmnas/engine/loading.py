@@ -1,68 +1,77 @@
-"""Batches on the device: worker processes, errors that stay one line, transfer.
+"""Batches on the device: worker processes, how their batches reach this process, errors that stay one line.
 
-An error in a worker travels as a value, since torch would wrap its message in a traceback.
+A worker writes each batch to a file in memory, which this process maps. So nothing large passes through a pipe, a
+socket or /dev/shm, and an error of a worker travels as a value, since torch would wrap its message in a traceback.
 """
 
+import errno
 import logging
+import multiprocessing
+import os
+import resource
 import signal
 import time
-import weakref
+from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from mmnas.batch import collate
+from mmnas.batch import Batch, collate
 from mmnas.data.samples import SizedDataset
-from mmnas.errors import DataError, MMNasError, one_line
+from mmnas.errors import ConfigError, DataError, MMNasError, one_line
 
 SAMPLES = 16  # read before the first step
 MOST_TOKENS = 2**20  # so that tokens only order samples of as many regions
+FILES, FILES_PER_WORKER = 64, 8  # open files that a run takes at most
+PREFETCH = 2  # batches that each worker prepares ahead
 log = logging.getLogger(__name__)
-
-_LOADERS: "weakref.WeakSet[BatchLoader]" = weakref.WeakSet()
 
 
 class BatchLoader:
     """Iterates over a data set's batches, of the samples that `sampler` lists, as dicts of tensors on `device`.
 
     Samples are collated as usual, or by the data set's own `collate` where it has one. `seconds_waited` is how long
-    the latest iteration has waited for batches.
+    the latest iteration has waited for batches. Raises `ConfigError` when `workers` need more open files than the
+    system allows, and in the iteration `MMNasError` for whatever stops a worker.
     """
 
     def __init__(
         self, dataset: SizedDataset, sampler: Iterable[list[int]], workers: int, device: torch.device
     ) -> None:
+        _check_limits(workers)
         self.device = device
         self.seconds_waited = 0.0
         self._loader = DataLoader(
-            _Batches(dataset),
+            _Batches(dataset, in_memory=workers > 0 and hasattr(os, "memfd_create")),
             batch_sampler=sampler,
             num_workers=workers,
             collate_fn=_unchanged,
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
+            prefetch_factor=PREFETCH if workers else None,
             worker_init_fn=_leave_signals_to_parent,
         )
-        _LOADERS.add(self)
 
     def __len__(self) -> int:
         return len(self._loader)
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         self.seconds_waited = 0.0
         since = time.perf_counter()
-        for batch in self._loader:
-            if isinstance(batch, MMNasError):
-                raise batch
-            on_device = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-            self.seconds_waited += time.perf_counter() - since
-            yield on_device
-            since = time.perf_counter()
+        try:
+            for batch in self._loader:
+                batch = batch.read() if isinstance(batch, _InMemory) else batch
+                if isinstance(batch, MMNasError):
+                    raise batch
+                on_device = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+                self.seconds_waited += time.perf_counter() - since
+                yield on_device
+                since = time.perf_counter()
+        except OSError as exception:
+            raise _limit_reached(exception) from None
 
 
 def lengths_of(dataset: Any) -> np.ndarray | None:
@@ -75,43 +84,16 @@ def lengths_of(dataset: Any) -> np.ndarray | None:
 
 
 def dismiss_workers() -> None:
-    """End the workers of all loaders; to be called before a process ends.
+    """Kill the workers of this process, whatever they are doing; to be called before it ends.
 
-    A process that exits sends its workers SIGTERM and waits for them, and they ignore SIGTERM.
+    A process that exits sends its workers SIGTERM, which they ignore, and waits for them.
     """
-    for loader in list(_LOADERS):
-        iterator = loader._loader._iterator
-        if isinstance(iterator, _MultiProcessingDataLoaderIter):
-            iterator._shutdown_workers()
-
-
-class _Batches(Dataset):
-    """Gives whole batches; an error of the user's, or of the disk, is given in place of the batch."""
-
-    def __init__(self, dataset: SizedDataset) -> None:
-        self.dataset = dataset
-        self.collate = getattr(dataset, "collate", collate)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitems__(self, indices: list[int]) -> dict[str, Tensor] | MMNasError:
-        try:
-            return self.collate([self.dataset[index] for index in indices])
-        except MMNasError as exception:
-            return exception
-        except OSError as exception:
-            return DataError(one_line(exception))
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-def _leave_signals_to_parent(_: int) -> None:
-    """Let the training process alone decide: a signal to the whole group must not take its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's own reports a killed worker as an error
+    for worker in multiprocessing.active_children():
+        if worker.daemon:
+            worker.kill()
+            worker.join(timeout=1.0)
+    signal.signal(signal.SIGCHLD, handler)
 
 
 def look_at(dataset: Any) -> None:
@@ -126,3 +108,92 @@ def look_at(dataset: Any) -> None:
         "%d of %d training samples read: %d to %d regions, %d to %d tokens",
         len(indices), len(dataset), regions.min(), regions.max(), tokens.min(), tokens.max(),
     )  # fmt: skip
+
+
+def _check_limits(workers: int) -> None:
+    """Raise an `MMNasError` where the system lets no workers start, or lets them open too few files."""
+    needed, (limit, _) = FILES + FILES_PER_WORKER * workers, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if not workers:
+        return
+    if 0 <= limit < needed:  # negative: there is no limit
+        raise ConfigError(
+            f"--NW={workers} needs {needed} open files, but the limit is {limit}: raise it by ulimit -n {needed}, "
+            "or use fewer workers, or none, --NW=0"
+        )
+    try:
+        multiprocessing.Queue().close()  # torch shows a traceback when it cannot have one
+    except OSError as exception:
+        raise _limit_reached(exception) from None
+
+
+def _limit_reached(exception: OSError | MemoryError) -> MMNasError:
+    """Return the error for what the system refuses to a worker or to the exchange with it."""
+    reason = getattr(exception, "strerror", None) or str(exception) or "out of memory"
+    return MMNasError(
+        f"a batch cannot be loaded ({reason}): workers need memory, processes (ulimit -u), open files "
+        "(ulimit -n) and a writable /dev/shm; raise the limit, or use fewer workers, or none, --NW=0"
+    )
+
+
+class _Batches(Dataset):
+    """Gives whole batches; an error of the user's, or of the system, is given in place of the batch."""
+
+    def __init__(self, dataset: SizedDataset, in_memory: bool) -> None:
+        self.dataset = dataset
+        self.in_memory = in_memory
+        self.collate = getattr(dataset, "collate", collate)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, indices: list[int]) -> "Batch | _InMemory | MMNasError":
+        try:
+            batch = self.collate([self.dataset[index] for index in indices])
+            return _InMemory(batch) if self.in_memory else batch
+        except MMNasError as exception:
+            return exception
+        except OSError as exception:
+            about_file = exception.filename is not None and exception.errno not in (errno.EMFILE, errno.ENFILE)
+            return DataError(one_line(exception)) if about_file else _limit_reached(exception)
+        except MemoryError as exception:
+            return _limit_reached(exception)
+
+
+class _InMemory:
+    """A batch in a file in memory, on its way from a worker; on the way it is only the file's path."""
+
+    # A worker has this many batches in hand, which the training process may have yet to open, and the next.
+    _files: deque[BinaryIO] = deque(maxlen=PREFETCH + 1)
+
+    def __init__(self, batch: Batch) -> None:
+        arrays = {name: tensor.numpy() for name, tensor in batch.items()}
+        file = open(os.memfd_create("batch"), "wb")  # noqa: SIM115 closed when it leaves the queue
+        self._files.append(file)
+        self._path, self._parts = f"/proc/{os.getpid()}/fd/{file.fileno()}", []
+        for name, array in sorted(arrays.items(), key=lambda item: -item[1].itemsize):  # which aligns all of them
+            self._parts.append((name, array.dtype, array.shape, file.tell()))
+            file.write(np.ascontiguousarray(array).data)
+        file.flush()
+
+    def read(self) -> Batch:
+        """Map the batch into this process."""
+        content = np.memmap(self._path, np.uint8, "r+")
+        parts = self._parts
+        return {name: torch.from_numpy(np.ndarray(shape, dtype, content, at)) for name, dtype, shape, at in parts}
+
+    def pin_memory(self) -> Batch | MMNasError:
+        """Copy the batch to page-locked memory; torch calls this in a thread of its own."""
+        try:
+            return {name: tensor.pin_memory() for name, tensor in self.read().items()}
+        except OSError as exception:
+            return _limit_reached(exception)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _leave_signals_to_parent(_: int) -> None:
+    """Let the training process alone decide: a signal to the whole group must not take its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
