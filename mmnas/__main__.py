@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from mmnas.engine.logging import protect_terminal
 from mmnas.errors import MMNasError, one_line, require_posix, safe
 from mmnas.version import __version__
 
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 2 after a user's mistake. Without a command, print the help."""
+    protect_terminal()
     require_posix()
     parser = _parser()
     options = parser.parse_args(arguments)

@@ -1,12 +1,15 @@
 """Where a run logs: terminal, log file, TensorBoard. Only rank 0 does, for all processes."""
 
 import contextlib
+import io
 import logging
+import os
+import select
 import sys
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -15,6 +18,71 @@ from mmnas.errors import safe
 log = logging.getLogger(__name__)
 LONGEST_LINE = 1 << 16
 """Characters; the configuration of a run is one line."""
+
+
+class SafeTerminal(io.TextIOBase):
+    """Standard error that neither fails nor blocks.
+
+    What it cannot take, because it is closed, full, or not read, is dropped; the log file notes the first time.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream
+        self._patience = 1000  # milliseconds to wait for a reader; none once it has kept a line waiting
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # a property, as in io.TextIOWrapper
+        """Return the terminal's encoding."""
+        return self._encoding
+
+    def isatty(self) -> bool:
+        """Return whether a person may be watching."""
+        return self.stream is not None and not self.stream.closed and self.stream.isatty()
+
+    def fileno(self) -> int:
+        """Return the file descriptor, by which tqdm finds the width of the terminal."""
+        if self.stream is None:
+            raise OSError("closed")
+        return self.stream.fileno()
+
+    def write(self, text: str) -> int:
+        """Write what can be written at once, characters that the terminal lacks as escapes."""
+        try:
+            self._send(text.encode(self._encoding, "backslashreplace"))
+        except (OSError, ValueError) as exception:  # a ValueError of a stream that was closed
+            first, self._patience = self._patience, 0
+            if first:
+                reason = getattr(exception, "strerror", None) or exception
+                log.debug("the terminal cannot be written (%s): such lines are dropped", reason)
+        return len(text)
+
+    def _send(self, data: bytes) -> None:
+        try:
+            terminal = self.fileno()
+        except io.UnsupportedOperation:  # text that is captured, as by a notebook
+            assert self.stream is not None
+            self.stream.write(data.decode(self._encoding))
+            return
+        poll = select.poll()
+        poll.register(terminal, select.POLLOUT)
+        while data:
+            if not poll.poll(self._patience):
+                raise OSError("it is not read")
+            data = data[os.write(terminal, data[: select.PIPE_BUF]) :]
+
+
+def protect_terminal() -> None:
+    """Let no state of the terminal stop this process: replaces standard error, and opens what was closed.
+
+    A closed standard error would otherwise be the number of the next file that is opened.
+    """
+    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(null)
+    sys.stderr = SafeTerminal(sys.stderr.stream if isinstance(sys.stderr, SafeTerminal) else sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def start_logging(rank: int, file: Path | None = None) -> None:
@@ -28,12 +96,13 @@ def start_logging(rank: int, file: Path | None = None) -> None:
         handler.close()
     logger.setLevel(logging.DEBUG if rank == 0 else logging.ERROR)
     logger.propagate = False
+    protect_terminal()
     terminal = _Terminal(logging.INFO)
     terminal.setFormatter(_Safe("%(message)s"))
     logger.addHandler(terminal)
     if rank == 0 and file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handler = _LogFile(file, encoding="utf-8")
+        handler = _LogFile(file, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(_Safe("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
 

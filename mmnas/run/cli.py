@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmnas.engine.distributed import launch
+from mmnas.engine.logging import protect_terminal
 from mmnas.errors import ConfigError, MMNasError, one_line
 from mmnas.run.flags import Flag, Request, flags_of
 from mmnas.run.plan import LEARNING, LONGEST_VERSION, default_size, is_version, make_plan
@@ -18,6 +19,7 @@ from mmnas.tasks.base import Task
 
 def main(task: type[Task], arguments: Sequence[str] | None = None) -> int:
     """Run a task's script; return its exit code: 0, 2 after a user's error, 128 + n after signal n."""
+    protect_terminal()
     try:
         request = parse(task, sys.argv[1:] if arguments is None else arguments)
         return launch(run, request.devices, task, make_plan(task, request))
