@@ -5,8 +5,6 @@ import time
 
 from mmnas.errors import ConfigError, safe
 
-_DTYPES = ("float32", "float16")
-
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser of `python -m mmnas`."""
@@ -20,7 +18,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     sources = "a folder, .tar.gz, .npz, .tsv, or .zip of .tsv files"
     parser.add_argument("sources", nargs="*", metavar="SRC", help=sources)
     parser.add_argument("out", metavar="OUT", help="the folder of the store, such as data/vqa.features")
-    parser.add_argument("--dtype", choices=_DTYPES, default=_DTYPES[0], help="default: %(default)s")
+    parser.add_argument("--dtype", default="float32", help="float32 (default) or float16")
     parser.add_argument("--feature-size", type=int, help="default: 2048 for x, 3072 for fc7 and pool5")
     parser.add_argument("--verify", action="store_true", help="check all counts and checksums of OUT")
     parser.set_defaults(run=pack_features)

@@ -4,6 +4,7 @@ The order of an epoch is a function of seed and epoch alone, so that a run can g
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -12,6 +13,7 @@ from torch.utils.data import Sampler
 WINDOW = 32
 
 
+@dataclass(eq=False)
 class TrainingSampler(Sampler[list[int]]):
     """The batches of one process for one epoch.
 
@@ -25,25 +27,17 @@ class TrainingSampler(Sampler[list[int]]):
     epoch are shuffled.
     """
 
-    def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        processes: int = 1,
-        lengths: np.ndarray | None = None,
-        window: int = WINDOW,
-    ) -> None:
-        self.size = size
-        self.step_size = batch_size * processes
-        self.seed = seed
-        self.rank = rank
-        self.processes = processes
-        self.lengths = lengths
-        self.window = window
-        self.epoch = 0
-        self.first_step = 0
+    size: int
+    batch_size: int
+    seed: int
+    rank: int = 0
+    processes: int = 1
+    lengths: np.ndarray | None = None
+    window: int = WINDOW
+
+    def __post_init__(self) -> None:
+        self.step_size = self.batch_size * self.processes
+        self.start(epoch=0)
 
     def __len__(self) -> int:
         """Return the steps of a whole epoch."""

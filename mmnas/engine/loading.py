@@ -17,11 +17,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset, get_worker_info
 
 from mmnas.batch import Batch, collate
 from mmnas.data.samples import SizedDataset
-from mmnas.errors import ConfigError, DataError, MMNasError, one_line
+from mmnas.errors import DataError, MMNasError, one_line
 
 SAMPLES = 16  # read before the first step
 MOST_TOKENS = 2**20  # so that tokens only order samples of as many regions
@@ -34,18 +34,19 @@ class BatchLoader:
     """Iterates over a data set's batches, of the samples that `sampler` lists, as dicts of tensors on `device`.
 
     Samples are collated as usual, or by the data set's own `collate` where it has one. `seconds_waited` is how long
-    the latest iteration has waited for batches. Raises `ConfigError` when `workers` need more open files than the
-    system allows, and in the iteration `MMNasError` for whatever stops a worker.
+    the latest iteration has waited for batches. Raises `MMNasError` for what the system refuses to
+    `workers`, before they start, and in the iteration for whatever stops one.
     """
 
     def __init__(
         self, dataset: SizedDataset, sampler: Iterable[list[int]], workers: int, device: torch.device
     ) -> None:
-        _check_limits(workers)
+        if workers:
+            _check_limits(workers)
         self.device = device
         self.seconds_waited = 0.0
         self._loader = DataLoader(
-            _Batches(dataset, in_memory=workers > 0 and hasattr(os, "memfd_create")),
+            _Batches(dataset),
             batch_sampler=sampler,
             num_workers=workers,
             collate_fn=_unchanged,
@@ -71,7 +72,7 @@ class BatchLoader:
                 yield on_device
                 since = time.perf_counter()
         except OSError as exception:
-            raise _limit_reached(exception) from None
+            raise _limit_reached(exception.strerror or exception) from None
 
 
 def lengths_of(dataset: Any) -> np.ndarray | None:
@@ -111,36 +112,29 @@ def look_at(dataset: Any) -> None:
 
 
 def _check_limits(workers: int) -> None:
-    """Raise an `MMNasError` where the system lets no workers start, or lets them open too few files."""
+    """Raise `MMNasError` where the system lets no workers start, or lets them open too few files."""
     needed, (limit, _) = FILES + FILES_PER_WORKER * workers, resource.getrlimit(resource.RLIMIT_NOFILE)
-    if not workers:
-        return
     if 0 <= limit < needed:  # negative: there is no limit
-        raise ConfigError(
-            f"--NW={workers} needs {needed} open files, but the limit is {limit}: raise it by ulimit -n {needed}, "
-            "or use fewer workers, or none, --NW=0"
-        )
+        raise _limit_reached(f"{needed} open files are needed, {limit} allowed")
     try:
         multiprocessing.Queue().close()  # torch shows a traceback when it cannot have one
     except OSError as exception:
-        raise _limit_reached(exception) from None
+        raise _limit_reached(exception.strerror) from None
 
 
-def _limit_reached(exception: OSError | MemoryError) -> MMNasError:
-    """Return the error for what the system refuses to a worker or to the exchange with it."""
-    reason = getattr(exception, "strerror", None) or str(exception) or "out of memory"
+def _limit_reached(reason: object) -> MMNasError:
+    """Return the error for what the system refuses to workers, or to the exchange with them."""
     return MMNasError(
-        f"a batch cannot be loaded ({reason}): workers need memory, processes (ulimit -u), open files "
-        "(ulimit -n) and a writable /dev/shm; raise the limit, or use fewer workers, or none, --NW=0"
+        f"batches cannot be loaded ({reason}): workers need memory, processes (ulimit -u), open files (ulimit -n) "
+        "and a writable /dev/shm; raise the limit, or use fewer workers, or none, --NW=0"
     )
 
 
 class _Batches(Dataset):
     """Gives whole batches; an error of the user's, or of the system, is given in place of the batch."""
 
-    def __init__(self, dataset: SizedDataset, in_memory: bool) -> None:
+    def __init__(self, dataset: SizedDataset) -> None:
         self.dataset = dataset
-        self.in_memory = in_memory
         self.collate = getattr(dataset, "collate", collate)
 
     def __len__(self) -> int:
@@ -149,14 +143,14 @@ class _Batches(Dataset):
     def __getitems__(self, indices: list[int]) -> "Batch | _InMemory | MMNasError":
         try:
             batch = self.collate([self.dataset[index] for index in indices])
-            return _InMemory(batch) if self.in_memory else batch
+            return _InMemory(batch) if get_worker_info() and hasattr(os, "memfd_create") else batch
         except MMNasError as exception:
             return exception
         except OSError as exception:
             about_file = exception.filename is not None and exception.errno not in (errno.EMFILE, errno.ENFILE)
-            return DataError(one_line(exception)) if about_file else _limit_reached(exception)
-        except MemoryError as exception:
-            return _limit_reached(exception)
+            return DataError(one_line(exception)) if about_file else _limit_reached(exception.strerror)
+        except MemoryError:
+            return _limit_reached("out of memory")
 
 
 class _InMemory:
@@ -186,7 +180,7 @@ class _InMemory:
         try:
             return {name: tensor.pin_memory() for name, tensor in self.read().items()}
         except OSError as exception:
-            return _limit_reached(exception)
+            return _limit_reached(exception.strerror)
 
 
 def _unchanged(batch: Any) -> Any:

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from tqdm import tqdm
 
@@ -20,56 +20,38 @@ LONGEST_LINE = 1 << 16
 """Characters; the configuration of a run is one line."""
 
 
-class SafeTerminal(io.TextIOBase):
+class SafeTerminal:
     """Standard error that neither fails nor blocks.
 
     What it cannot take, because it is closed, full, or not read, is dropped; the log file notes the first time.
     """
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self._patience = 1000  # milliseconds to wait for a reader; none once it has kept a line waiting
-        self._encoding = getattr(stream, "encoding", None) or "utf-8"
 
-    @property
-    def encoding(self) -> str:  # type: ignore[override]  # a property, as in io.TextIOWrapper
-        """Return the terminal's encoding."""
-        return self._encoding
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)  # what tqdm asks for: the encoding, the width
 
-    def isatty(self) -> bool:
-        """Return whether a person may be watching."""
-        return self.stream is not None and not self.stream.closed and self.stream.isatty()
+    def flush(self) -> None:
+        """Do nothing: no text is held back."""
 
-    def fileno(self) -> int:
-        """Return the file descriptor, by which tqdm finds the width of the terminal."""
-        if self.stream is None:
-            raise OSError("closed")
-        return self.stream.fileno()
-
-    def write(self, text: str) -> int:
+    def write(self, text: str) -> None:
         """Write what can be written at once, characters that the terminal lacks as escapes."""
+        data, poll = text.encode(self.encoding, "backslashreplace"), select.poll()
         try:
-            self._send(text.encode(self._encoding, "backslashreplace"))
-        except (OSError, ValueError) as exception:  # a ValueError of a stream that was closed
+            poll.register(self.fileno(), select.POLLOUT)
+            while data:
+                if not poll.poll(self._patience):
+                    raise OSError("it is not read")
+                data = data[os.write(self.fileno(), data[: select.PIPE_BUF]) :]
+        except io.UnsupportedOperation:  # not a file, as in a notebook
+            self.stream.write(text)
+        except OSError as exception:
             first, self._patience = self._patience, 0
             if first:
-                reason = getattr(exception, "strerror", None) or exception
+                reason = exception.strerror or exception
                 log.debug("the terminal cannot be written (%s): such lines are dropped", reason)
-        return len(text)
-
-    def _send(self, data: bytes) -> None:
-        try:
-            terminal = self.fileno()
-        except io.UnsupportedOperation:  # text that is captured, as by a notebook
-            assert self.stream is not None
-            self.stream.write(data.decode(self._encoding))
-            return
-        poll = select.poll()
-        poll.register(terminal, select.POLLOUT)
-        while data:
-            if not poll.poll(self._patience):
-                raise OSError("it is not read")
-            data = data[os.write(terminal, data[: select.PIPE_BUF]) :]
 
 
 def protect_terminal() -> None:
@@ -77,10 +59,11 @@ def protect_terminal() -> None:
 
     A closed standard error would otherwise be the number of the next file that is opened.
     """
-    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
+    while (null := os.open(os.devnull, os.O_RDONLY)) <= 2:
         pass
     os.close(null)
-    sys.stderr = SafeTerminal(sys.stderr.stream if isinstance(sys.stderr, SafeTerminal) else sys.stderr)
+    stream: Any = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 open until the end
+    sys.stderr = cast(TextIO, SafeTerminal(stream.stream if isinstance(stream, SafeTerminal) else stream))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

@@ -11,9 +11,10 @@ import time
 import numpy as np
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
-from mmnas.engine.loading import BatchLoader, dismiss_workers
-from mmnas.errors import ConfigError, DataError, MMNasError
+from mmnas.engine.loading import BatchLoader, _InMemory, dismiss_workers
+from mmnas.errors import DataError, MMNasError
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
@@ -67,6 +68,16 @@ def test_batches_of_workers_are_those_of_the_process_itself(size):
             assert all(torch.equal(batch[name], other[name]) for name in batch)
 
 
+def test_torch_pins_what_was_handed_over(monkeypatch):
+    """As on a GPU, in its thread; the copies stand for page-locked memory."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: tensor.clone())
+    batch = {"index": torch.arange(3), "mask": torch.tensor([True, False, True])}
+    pinned = pin_memory(_InMemory(batch))
+    assert all(torch.equal(pinned[name], batch[name]) for name in batch)
+    error = DataError("9.npz is damaged")
+    assert pin_memory(error) is error
+
+
 def test_a_slow_reader_still_finds_its_batches():
     for number, batch in enumerate(batches(Numbers(), 2)):
         time.sleep(0.01)
@@ -85,7 +96,7 @@ def test_too_few_open_files_are_said_before_a_worker_starts(workers):
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (8 * workers + 63, limit[1]))
     try:
-        with pytest.raises(ConfigError, match=rf"--NW={workers} needs {8 * workers + 64} open files.*ulimit -n"):
+        with pytest.raises(MMNasError, match=rf"{8 * workers + 64} open files are needed.*ulimit -n.*--NW=0"):
             batches(Numbers(), workers)
         assert len(list(batches(Numbers(), 0))) == 64
     finally:
@@ -166,5 +177,5 @@ def test_a_shared_memory_without_space_is_one_line(options):
     if subprocess.run([*prefix, "true"], capture_output=True).returncode:
         pytest.skip("this system lets nobody mount a file system")
     done = read_in_process(prefix)
-    assert done.stdout.startswith("error: a batch cannot be loaded (") and done.stdout.count("\n") == 1
+    assert done.stdout.startswith("error: batches cannot be loaded (") and done.stdout.count("\n") == 1
     assert "/dev/shm" in done.stdout and "--NW=0" in done.stdout and "Traceback" not in done.stderr

@@ -1,6 +1,7 @@
 """A worker or a process of a group that dies: the run stops with one line, and nobody stays behind."""
 
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -89,6 +90,18 @@ def test_a_dead_worker_stops_the_run_in_one_line(place, long_run):
     assert "--RESUME" in output and "Traceback" not in output
     assert_all_end([worker], since)
     assert_checkpoints_intact(place)
+
+
+@pytest.mark.parametrize(("limit", "workers"), [(28, 2), (64, 8)])
+def test_too_few_open_files_end_a_run_in_one_line(place, limit, workers):
+    def lower():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+    process = place.script(*place.train_flags("x", f"--NW={workers}"), preexec_fn=lower)
+    output, _ = process.communicate(timeout=MINUTE)
+    assert process.returncode == 2, output
+    assert output.count("error: ") == 1 and "Traceback" not in output
+    assert "open files are needed" in output and "ulimit -n" in output and "--NW" in output
 
 
 def test_a_dead_process_of_a_group_stops_the_others(place, long_run):
