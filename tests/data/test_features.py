@@ -222,6 +222,7 @@ def test_a_folder_under_the_name_of_an_npz(tmp_path):
         ("COCO_train2014_.npz", None),
         ("name_9.JPG.npz", 9),
         ("1000092795.jpg", 1000092795),
+        ("9.webp.npz", 9),
         ("COCO_12_map.npz", None),
         ("COCO_train2014_000000581857_16.jpg.npz", None),
         ("COCO_train2014_000000581857.jpg_16.npz", None),
