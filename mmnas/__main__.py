@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 2 after a user's mistake. Without a command, print the help."""
+    protect_terminal()
     require_posix()
     protect_terminal()
     try:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mmnas.data.features import BORDER, MAX_REGIONS, Regions, image_id_of
+from mmnas.data.features import MAX_REGIONS, Regions, check_regions, image_id_of
 from mmnas.errors import DataError
 from mmnas.files import PathLike
 from mmnas.schema import shown
@@ -46,10 +46,10 @@ def read_tsv(path: PathLike, feature_size: int | None = None) -> Iterator[tuple[
         for number, row in enumerate(_rows(file, name), start=1):
             found = True
             try:
-                image = _image(row, feature_size)
+                image_id, regions = _image(row, feature_size)
             except ValueError as exception:
                 raise DataError(f"{name}, row {number}: {exception}; copy the file again") from None
-            yield image
+            yield image_id, check_regions(regions, "features", f"{name}, row {number}")
     if not found:
         raise DataError(f"{path} holds no row of region features; copy it again")
 
@@ -98,12 +98,8 @@ def _image(row: bytes, feature_size: int | None) -> tuple[int, Regions]:
     values = dict(zip(_COLUMNS[len(fields)], fields, strict=True))
     count = _number(values, "num_boxes", MAX_REGIONS)
     size = [_number(values, key, _LARGEST_SIDE) for key in ("image_h", "image_w")]
-    boxes = _array(values, "boxes", (count, 4))
-    limit = np.array([*size[::-1], *size[::-1]], np.float32) + BORDER
-    if not ((boxes >= -BORDER) & (boxes <= limit)).all() or (boxes[:, 2:] < boxes[:, :2]).any():
-        raise ValueError(f"a box leaves the image of {size[1]} x {size[0]} pixels, or is inverted")
-    features = _array(values, "features", (count, feature_size))
-    return _image_id(values["image_id"]), Regions(features, boxes, np.array(size, np.float32))
+    boxes, features = _array(values, "boxes", (count, 4)), _array(values, "features", (count, feature_size))
+    return _image_id(values["image_id"]), Regions(features, boxes, np.array(size))
 
 
 def _image_id(field: bytes) -> int:
@@ -130,7 +126,4 @@ def _array(values: dict[str, bytes], key: str, shape: tuple[int, int | None]) ->
     rows, width = shape[0], shape[1] or max(1, len(content) // (4 * shape[0]))
     if len(content) != 4 * rows * width:
         raise ValueError(f"{key} holds {len(content)} bytes, expected {rows} x {width} float32 numbers")
-    array = np.frombuffer(content, "<f4").reshape(rows, width)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{key} holds NaN or infinite values")
-    return array
+    return np.frombuffer(content, "<f4").reshape(rows, width)

@@ -67,10 +67,10 @@ DAMAGED = {
     "num_boxes is '-1'": bottom_up(num_boxes=b"-1"),
     "num_boxes is '99999999999": bottom_up(num_boxes=b"9" * 30),
     "image_w is 'wide'": bottom_up(image_w=b"wide"),
-    "leaves the image of 30 x 40": bottom_up(image_w=b"30"),
+    "lies outside the 30 x 40 image": bottom_up(image_w=b"30"),
     "inverted": bottom_up(boxes=encoded([[0, 0, 30, 20], [50, 2, 1, 9]])),
     "NaN": bottom_up(features=encoded(features() * np.nan)),
-    "boxes holds NaN": bottom_up(boxes=encoded([[0, 0, np.nan, 20], [50, 2, 51, 9]])),
+    "nan, 20.0. lies outside": bottom_up(boxes=encoded([[0, 0, np.nan, 20], [50, 2, 51, 9]])),
     "holds no integer": bottom_up(image_id=b"x\x1b"),
     "no row": b"\n\n",
 }
