@@ -45,9 +45,8 @@ def read_utf8(path: PathLike, what: str = "file", error: type[ValueError] = Data
 
     They are decoded in blocks to check them, as the text of a whole file can take four times the memory.
     """
-    content = read_bytes(path, what, error, limit).removeprefix(codecs.BOM_UTF8)
-    if is_utf16(content):
-        raise error(f"{what} is UTF-16 text: {path}: save it as UTF-8")
+    content = read_bytes(path, what, error, limit)
+    content = content[mark_length(content, path, what, error) :]
     decoder = codecs.getincrementaldecoder("utf-8")()
     for start in range(0, len(content), _BLOCK):
         try:
@@ -59,9 +58,11 @@ def read_utf8(path: PathLike, what: str = "file", error: type[ValueError] = Data
     return content
 
 
-def is_utf16(content: bytes) -> bool:
-    """Whether text starts as UTF-16 or UTF-32 does, with or without a byte order mark."""
-    return content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content[:4]
+def mark_length(start: bytes, path: PathLike, what: str = "file", error: type[ValueError] = DataError) -> int:
+    """Return the length of the byte order mark that UTF-8 text starts with. Raises `error` for UTF-16."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in start[:4]:
+        raise error(f"{what} is UTF-16 text: {path}: save it as UTF-8")
+    return len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
 
 
 def read_json(path: PathLike, what: str = "file", error: type[ValueError] = DataError, kind: Any = Any) -> Any:

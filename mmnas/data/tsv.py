@@ -11,13 +11,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from mmnas.data.features import MAX_REGIONS, Regions, check_regions, image_id_of
 from mmnas.errors import DataError
-from mmnas.files import PathLike
+from mmnas.files import PathLike, mark_length
 from mmnas.schema import shown
 
 _BOTTOM_UP = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
@@ -54,7 +53,7 @@ def read_tsv(path: PathLike, feature_size: int | None = None) -> Iterator[tuple[
         raise DataError(f"{path} holds no row of region features; copy it again")
 
 
-def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
+def _files(path: Path) -> Iterator[tuple[str, io.BufferedReader]]:
     """Yield the name for messages and the open file of each table."""
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
@@ -66,11 +65,12 @@ def _files(path: Path) -> Iterator[tuple[str, BinaryIO]]:
             raise DataError(f"{path} holds no .tsv file")
         for name in names:
             with _damage_named(f"{path}: {shown(name)[1:-1]}"), archive.open(name) as file:
-                yield f"{path}: {shown(name)[1:-1]}", io.BufferedReader(file)  # type: ignore[type-var]
+                yield f"{path}: {shown(name)[1:-1]}", io.BufferedReader(file)  # type: ignore[arg-type]
 
 
-def _rows(file: BinaryIO, name: str) -> Iterator[bytes]:
+def _rows(file: io.BufferedReader, name: str) -> Iterator[bytes]:
     with _damage_named(name):
+        file.read(mark_length(file.peek(4), name))
         while row := file.readline(_LONGEST_ROW + 1):
             if len(row) > _LONGEST_ROW:
                 raise DataError(f"{name} holds a row of more than {_LONGEST_ROW} bytes: not a table of features")

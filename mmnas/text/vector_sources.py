@@ -3,7 +3,6 @@
 Both are read in place, and only the rows that are needed.
 """
 
-import codecs
 import contextlib
 import io
 import operator
@@ -20,13 +19,12 @@ from numpy.lib import format as npy
 
 from mmnas.arrays import LONGEST_HEADER, read_array_header
 from mmnas.errors import DataError, MMNasError
-from mmnas.files import is_utf16, read_json
+from mmnas.files import mark_length, read_json
 from mmnas.schema import shown
 
 WIDTH = 300
 LONGEST_LINE = 1 << 16  # bytes; 300 numbers take some three thousand
 PUBLISHED = "en_vectors_web_lg"
-_START = 4  # bytes that tell an encoding
 _WIDER = re.compile(rb"[^ ]* -?[\d.]*\d(e[-+]?\d+)? ")  # a GloVe line whose second field is a number
 
 
@@ -105,10 +103,7 @@ class GloveText:
         wanted = {token.encode(): token for token in tokens}
         found: dict[str, np.ndarray] = {}
         with _lines(self.path) as lines:
-            start = lines.peek(_START)
-            if is_utf16(start):
-                raise DataError(f"word vectors are UTF-16 text: {self.path}: save them as UTF-8")
-            lines.read(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)
+            lines.read(mark_length(lines.peek(4), self.path, "file of word vectors"))
             for number, line in enumerate(iter(partial(lines.readline, LONGEST_LINE), b""), 1):
                 try:
                     token, vector = _parse(line.rstrip(), wanted)

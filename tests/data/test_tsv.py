@@ -85,6 +85,15 @@ def test_a_damaged_row_is_named(match, tmp_path):
     assert str(path) in str(caught.value) and str(caught.value).isprintable()
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_row_and_utf_16_is_named(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_bytes(b"\xef\xbb\xbf" + bottom_up())
+    assert [image_id for image_id, _ in read_tsv(path, WIDTH)] == [42]
+    path.write_bytes(bottom_up().decode("ascii").encode("utf-16"))
+    with pytest.raises(DataError, match="UTF-16 text: .*a.tsv: save it as UTF-8"):
+        list(read_tsv(path, WIDTH))
+
+
 def test_a_later_row_is_named_and_those_before_it_are_read(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_bytes(bottom_up() + b"cut")

@@ -401,7 +401,7 @@ def test_glove_with_a_byte_order_mark_and_in_utf_16(tmp_path, form):
 
     check_words(word_vectors(WORDS, write("utf-8-sig")))
     for encoding in ("utf-16", "utf-16-be", "utf-32"):
-        with pytest.raises(DataError, match=f"UTF-16 text: .*{encoding}.{form}: save them as UTF-8"):
+        with pytest.raises(DataError, match=f"UTF-16 text: .*{encoding}.{form}: save it as UTF-8"):
             word_vectors(WORDS, write(encoding))
 
 
