@@ -74,7 +74,8 @@ class Architecture(nn.Module):
         optimizer.zero_grad(set_to_none=True)
         if mode == "two":
             for alpha, old, gate in zip(self.alphas, before, gates, strict=True):
-                _keep_share(alpha.data, old, [gate.active, *gate.inactive])
+                drawn = torch.tensor([gate.active, *gate.inactive])
+                alpha.data[drawn] += old[drawn].logsumexp(0) - alpha.data[drawn].logsumexp(0)
 
 
 def initial_alphas(space: Genotype, start: str, seed: int) -> list[Tensor]:
@@ -97,9 +98,3 @@ def alpha_gradient(alpha: Tensor, gate_gradient: Tensor) -> Tensor:
     """Return d alpha_i = sum_j g_j p_j ([i = j] - p_i), with g the gates' gradients and p = softmax(alpha)."""
     p = alpha.softmax(0)
     return p * (gate_gradient - (gate_gradient * p).sum())
-
-
-def _keep_share(alpha: Tensor, before: Tensor, drawn: Sequence[int]) -> None:
-    """Shift `alpha[drawn]` so that its summed exponentials are those of `before[drawn]`."""
-    index = torch.tensor(drawn)
-    alpha[index] += before[index].logsumexp(0) - alpha[index].logsumexp(0)
