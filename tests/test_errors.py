@@ -49,7 +49,7 @@ def test_memory_that_runs_out_is_one_line_with_a_remedy(monkeypatch, capsys, exc
     def fail(*_):
         raise exception
 
-    monkeypatch.setattr(cli, "start", fail)
+    monkeypatch.setattr(cli, "make_plan", fail)
     assert cli.main(task_named("vqa"), ["--RUN=train"]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: memory ran out; use a smaller --BS") and shown.count("\n") == 1
@@ -59,7 +59,7 @@ def test_an_error_of_the_program_itself_is_not_hidden(monkeypatch):
     def fail(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(cli, "start", fail)
+    monkeypatch.setattr(cli, "make_plan", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main(task_named("vqa"), ["--RUN=train"])
 
