@@ -25,7 +25,7 @@ SIZES: tuple[str, ...] = typing.get_args(Size)
 VERSION = re.compile(r"\w[\w.+=@-]{0,99}")
 """Names of runs, which become part of file names."""
 
-Rate = Annotated[float, Meta(gt=0, le=1e6)]
+Rate = Annotated[float, Meta(gt=0, le=1e38)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 Blocks = Annotated[int, Meta(ge=1, le=1000)]
 Width = Annotated[int, Meta(ge=1, le=1 << 16)]
