@@ -38,7 +38,7 @@ class SafeTerminal:
 
     def write(self, text: str) -> None:
         """Write what can be written at once, characters that the terminal lacks as escapes."""
-        data, poll = text.encode(self.encoding, "backslashreplace"), select.poll()
+        data, poll = text.encode(self.encoding or "utf-8", "backslashreplace"), select.poll()
         try:
             poll.register(self.fileno(), select.POLLOUT)
             while data:

@@ -3,7 +3,6 @@
 A run's settings come from YAML and flags, or from a checkpoint; a flag that contradicts a checkpoint is an error.
 """
 
-import contextlib
 import re
 import time
 from dataclasses import dataclass
@@ -100,18 +99,13 @@ def make_plan(task: type[Task], request: Request) -> Plan:
 
 def check_folder(plan: Plan) -> None:
     """Refuse to lose what runs of that version have left; also asked once the folder is locked."""
-    found = checkpoints_in(plan.folder)
-    if (
-        plan.resume
-        and plan.source
-        and plan.checkpoint
-        and plan.source.path.resolve().parent == plan.folder.resolve()
-    ):
+    found, path = checkpoints_in(plan.folder), plan.source.path if plan.source else None
+    if plan.resume and plan.checkpoint and path and path.resolve().parent == plan.folder.resolve():
         reached = (plan.checkpoint.epoch, plan.checkpoint.step)
-        later = [path.name for path in found if checkpoints.moment_of(path) > reached]
+        later = [each.name for each in found if checkpoints.moment_of(each) > reached]
         if later:
             raise ConfigError(
-                f"{plan.folder} holds checkpoints later than {plan.source.path}, such as {later[-1]}: "
+                f"{plan.folder} holds checkpoints later than {path}, such as {later[-1]}: "
                 "resume the newest, or give what follows another --VERSION"
             )
     elif plan.run in LEARNING and found:
@@ -120,8 +114,7 @@ def check_folder(plan: Plan) -> None:
             "or choose another --VERSION"
         )
     elif plan.run == "search" and plan.config.files.genotypes.exists():
-        path = plan.config.files.genotypes
-        raise ConfigError(f"{path} exists: choose another --VERSION, whose genotypes will go into its own file")
+        raise ConfigError(f"{plan.config.files.genotypes} exists: choose another --VERSION for these genotypes")
 
 
 def _check_flags(request: Request) -> None:
@@ -235,24 +228,3 @@ def _from_checkpoint(
 def _value(config: Config, key: str) -> Any:
     part, name = key.split(".", 1)
     return getattr(getattr(config, part), name)
-
-
-def files_of_run(plan: Plan) -> set[str]:
-    """Return the names of the checkpoints in a resumed run's folder that the same run has written."""
-    names = set()
-    for path in checkpoints_in(plan.folder):
-        with contextlib.suppress(CheckpointError):  # of damaged ones, which are left alone
-            found = checkpoints.load_checkpoint(path)
-            (fixed, losses), (own, all_losses) = _identity(found), _identity(plan.checkpoint)
-            if fixed == own and losses == all_losses[: len(losses)]:
-                names.add(path.name)
-    return names
-
-
-def _identity(checkpoint: Any) -> tuple[list[Any], list[float]]:
-    """Return what stays the same while a run goes on, and the losses of its epochs so far."""
-    if not isinstance(checkpoint, Checkpoint):
-        return [], []
-    config, genotype = checkpoints.settings_of("checkpoint", checkpoint)
-    fixed = [config.split, config.training.seed, config.model, config.data, genotype, checkpoint.vocabularies]
-    return fixed, [row["loss"] for row in checkpoint.history]

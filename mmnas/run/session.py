@@ -4,10 +4,13 @@ import contextlib
 import dataclasses
 import logging
 from functools import partial
+from typing import Any
 
 import torch
 from msgspec import structs
 
+from mmnas.engine import checkpoint as checkpoints
+from mmnas.engine.checkpoint import Checkpoint, checkpoints_in
 from mmnas.engine.distributed import Group
 from mmnas.engine.evaluator import Evaluator
 from mmnas.engine.loading import dismiss_workers, look_at
@@ -15,12 +18,12 @@ from mmnas.engine.logging import Scalars, start_logging
 from mmnas.engine.stopping import InterruptedRun, explained
 from mmnas.engine.trainer import Trainer
 from mmnas.engine.weights import network_with
-from mmnas.errors import MMNasError
+from mmnas.errors import CheckpointError, MMNasError
 from mmnas.models.cpu import use_cpu_kernels
 from mmnas.models.network import MMNasNet
 from mmnas.models.precision import use_precision
 from mmnas.run.lock import locked
-from mmnas.run.plan import Plan, check_folder, files_of_run
+from mmnas.run.plan import Plan, check_folder
 from mmnas.run.results import check_earlier, warn_if_seen, write_result
 from mmnas.search.searcher import Searcher
 from mmnas.tasks.base import Task
@@ -118,3 +121,24 @@ def _evaluate(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
         if group.rank == 0:
             write_result(result, task, plan, split, evaluator.samples, group.size)
         group.barrier()
+
+
+def files_of_run(plan: Plan) -> set[str]:
+    """Return the names of the checkpoints in a resumed run's folder that the same run has written."""
+    names = set()
+    for path in checkpoints_in(plan.folder):
+        with contextlib.suppress(CheckpointError):  # of damaged ones, which are left alone
+            found = checkpoints.load_checkpoint(path)
+            (fixed, losses), (own, all_losses) = _identity(found), _identity(plan.checkpoint)
+            if fixed == own and losses == all_losses[: len(losses)]:
+                names.add(path.name)
+    return names
+
+
+def _identity(checkpoint: Any) -> tuple[list[Any], list[float]]:
+    """Return what stays the same while a run goes on, and the losses of its epochs so far."""
+    if not isinstance(checkpoint, Checkpoint):
+        return [], []
+    config, genotype = checkpoints.settings_of("checkpoint", checkpoint)
+    fixed = [config.split, config.training.seed, config.model, config.data, genotype, checkpoint.vocabularies]
+    return fixed, [row["loss"] for row in checkpoint.history]
