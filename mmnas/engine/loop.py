@@ -113,6 +113,8 @@ class EpochLoop(ABC):
                 self.task.restore_state(self.datasets, checkpoint.task_state)
             except CheckpointError as exception:
                 raise CheckpointError(f"{path}: {exception}") from None
+        for parameters in self.optimizer.param_groups:  # as the last step left it, should none follow
+            parameters["lr"] = self.learning_rate(max(0, self.epoch * len(self.sampler) + self.step - 1))
 
     def fit(self, scalars: Scalars, deadline: float | None = None) -> None:
         """Run to the last epoch, or to the time `deadline`.

@@ -185,7 +185,7 @@ def test_load_gives_a_model_to_call_on_arrays(trained, place, run):
     answers = [row["answer"] for row in model.predict(texts, *arrays)]
     assert run(place, "--RUN=val", base(trained), "--VERSION=mine").code == 0
     assert answers == [row["answer"] for row in place.result("val", "mine")[:7]]
-    assert "red" in model.vocabulary and model.genotype.uses_relation
+    assert "red" in model.vocabulary.words and model.genotype.uses_relation
     with pytest.raises(ValueError, match="expected"):
         model(["?"], [np.zeros((3, 5))], [np.zeros((3, 4))], [(480, 640)])
 
