@@ -8,11 +8,10 @@ from mmnas.errors import ConfigError
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser of `python -m mmnas`."""
-    parser = commands.add_parser(
-        "convert-detector",
-        help="convert the detector's weights to one .safetensors file",
-        description="Convert the weights of the bottom-up-attention detector, in any published layout, to a file "
-        "that loads faster, cannot run code, and holds the anchors and a checksum of all numbers.",
+    parser = commands.add_parser("convert-detector", help="convert the detector's weights to one .safetensors file")
+    parser.description = (
+        "Convert the weights of the bottom-up-attention detector, in any published layout, to a file that loads "
+        "faster, cannot run code, and holds the anchors and a checksum of all numbers."
     )
     parser.add_argument("source", metavar="FILE", type=Path, help=".caffemodel, .pth, .pkl or pytorch_model.bin")
     parser.add_argument("out", metavar="OUT.safetensors", type=Path, help="the file to write")

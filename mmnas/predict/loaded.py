@@ -22,6 +22,10 @@ from mmnas.tasks import task_named
 from mmnas.tasks.base import Record, Task
 from mmnas.text.tokenizer import tokenize
 
+Arrays = Sequence[np.ndarray]
+ImageSizes = Sequence[tuple[float, float]]
+Output = np.ndarray | tuple[np.ndarray, ...]
+
 
 class LoadedModel:
     """A network in evaluation mode and what gives its numbers meaning.
@@ -34,13 +38,7 @@ class LoadedModel:
         self.model, self.task, self.genotype, self.config = model, task, genotype, config
         self.vocabularies, self.vocabulary = task.vocabularies, task.words
 
-    def __call__(
-        self,
-        texts: Sequence[str],
-        features: Sequence[np.ndarray],
-        boxes: Sequence[np.ndarray],
-        image_sizes: Sequence[tuple[float, float]],
-    ) -> np.ndarray | tuple[np.ndarray, ...]:
+    def __call__(self, texts: Sequence[str], features: Arrays, boxes: Arrays, image_sizes: ImageSizes) -> Output:
         """Run the network on pairs of a text and an image; return its head's output.
 
         Per pair: `features` (K, D) float32, `boxes` (K, 4) xyxy pixels, `image_sizes` height and width in
@@ -54,11 +52,7 @@ class LoadedModel:
         return tuple(parts) if isinstance(output, tuple) else parts[0]
 
     def predict(
-        self,
-        texts: Sequence[str],
-        features: Sequence[np.ndarray],
-        boxes: Sequence[np.ndarray],
-        image_sizes: Sequence[tuple[float, float]],
+        self, texts: Sequence[str], features: Arrays, boxes: Arrays, image_sizes: ImageSizes
     ) -> list[Record]:
         """Return what the task makes of the output, one record per pair.
 
