@@ -1,6 +1,7 @@
 """`python -m mmnas check-submission RESULT QUESTIONS`: whether the VQA evaluation server would take a result."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from mmnas.data.vqa_json import read_questions
@@ -27,12 +28,21 @@ def check_submission(options: argparse.Namespace) -> int:
     except DataError as exception:
         print(f"fault: {exception}")
         return 1
+    faults += _changes(options.result)
     for fault in faults:
         print(safe(f"fault: {options.result}: {fault}"))
     if not faults:
         known = f", each one of the {len(answers)} of {options.CKPT_PATH}" if answers else ""
         print(safe(f"{options.result}: one answer to each of {len(questions)} questions{known}"))
     return 1 if faults else 0
+
+
+def _changes(result: str) -> list[str]:
+    """Return a fault if the result is not the one that its provenance was written for."""
+    from mmnas.run.results import changed_files  # with torch, which would slow down --help
+
+    changed = ", ".join(changed_files(Path(result)))
+    return [f"{changed} changed after the .meta.json file was written: score again"] if changed else []
 
 
 def _answers(path: str) -> list[str]:

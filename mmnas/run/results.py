@@ -89,6 +89,21 @@ def _provenance(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def changed_files(path: Path) -> list[str]:
+    """Return the files of the result at `path` that are not the ones its provenance was written for."""
+    files = _provenance(path).get("files")
+    named = files.items() if isinstance(files, dict) else ()
+    return [name for name, digest in named if _hash(path.with_name(Path(name).name)) != digest]
+
+
+def _hash(path: Path) -> str | None:
+    """Return the SHA-256 of a file, None for one that cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
 def _replace(path: Path, contents: dict[Path, Any], provenance: dict[str, Any]) -> None:
     """Replace the files of a result as a set: all are complete on the disk before the first is renamed.
 

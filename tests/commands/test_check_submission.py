@@ -112,6 +112,12 @@ def test_the_command_lists_faults(submit, trained):
     ]  # fmt: skip
 
 
+def test_a_result_that_changed_after_its_provenance_was_written_is_a_fault(submit, tmp_path):
+    (tmp_path / "mine.meta.json").write_text(json.dumps({"files": {"mine.json": "0" * 64}}))
+    code, output = submit()
+    assert code == 1 and "mine.json changed after the .meta.json file was written: score again" in output
+
+
 def test_what_cannot_be_checked_is_an_error(submit, grounded, tmp_path, capsys):
     code, output = submit(lambda rows: rows, f"--CKPT_PATH={grounded.checkpoint('base', 'epoch2.pkl')}")
     assert code == 2 and "holds no answers" in output

@@ -190,6 +190,8 @@ def test_a_set_that_was_cut_off_between_renames_can_be_told(two_sets, number, mo
     listed = json.loads(found.pop("meta.json"))["files"]
     hashes = {f"result_run_mine.{kind}": hashlib.sha256(data).hexdigest() for kind, data in found.items()}
     assert (hashes == listed) is (number in (0, len(FILES)))
+    result = next(tmp_path.rglob("result_run_mine.json"))
+    assert (results.changed_files(result) == []) is (hashes == listed)
     assert (found == {kind: data for kind, data in before.items() if kind != "meta.json"}) is (number == 0)
 
 
