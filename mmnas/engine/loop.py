@@ -70,6 +70,8 @@ class EpochLoop(ABC):
         self.epoch, self.step, self.loss_sum = 0, 0, 0.0
         self.history: list[dict[str, Any]] = []
         self.data = {"training data": fingerprint(*self.datasets)}
+        if task.made_by:
+            self.data["features"] = str(task.made_by)
 
     def _load(self, dataset: SizedDataset) -> tuple[BatchLoader, TrainingSampler]:
         training, group = self.config.training, self.group

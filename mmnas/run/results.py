@@ -40,6 +40,17 @@ def warn_if_seen(split: str, seen_splits: list[str]) -> None:
         log.warning(_NOTES[mark], split, ", ".join(seen_splits))
 
 
+def warn_if_other_features(task: Task, plan: Plan) -> None:
+    """Warn when the region features are not of the detector and settings that the weights were trained on."""
+    trained = _training_features(plan)
+    if task.made_by and trained not in (UNKNOWN, str(task.made_by)):
+        log.warning("%s was trained on features of %s, but these are of %s", task.weights, trained, task.made_by)
+
+
+def _training_features(plan: Plan) -> str:
+    return plan.checkpoint.data.get("features", UNKNOWN) if plan.checkpoint else UNKNOWN
+
+
 def check_earlier(task: Task, plan: Plan, split: str) -> None:
     """Warn when the result of another checkpoint will be replaced; refuse that unless the user named the run."""
     path = _path(task, plan, split)
@@ -65,6 +76,7 @@ def write_result(result: Result, task: Task, plan: Plan, split: str, samples: in
     counts = {"samples": samples, "predictions": len(result.predictions)}
     counts |= {name: len(words) for name, words in task.vocabularies.items()}
     figures = {"scored_on": split, MARK: mark, "summary": result.summary, "processes": processes, "counts": counts}
+    figures["features"] = str(task.made_by or UNKNOWN)
     _replace(path, contents, {**_describe_run(plan), **figures})
     warn_if_seen(split, plan.seen_splits)
     note = {True: "  (trained on)", UNKNOWN: "  (unknown whether trained on)"}.get(mark, "")
@@ -155,6 +167,7 @@ def _describe_run(plan: Plan) -> dict[str, Any]:
         "epochs_trained": own.epoch if own else None,
         "training_processes": own.processes if own else None,
         "training_versions": own.versions if own else None,
+        "training_features": _training_features(plan),
         "genotype": plan.genotype.to_dict(),
         "genotype_sha256": genotype_hash(plan.genotype),
         "seed": config.training.seed,

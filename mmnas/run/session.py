@@ -24,7 +24,7 @@ from mmnas.models.network import MMNasNet
 from mmnas.models.precision import use_precision
 from mmnas.run.lock import locked
 from mmnas.run.plan import Plan, check_folder
-from mmnas.run.results import check_earlier, warn_if_seen, write_result
+from mmnas.run.results import check_earlier, warn_if_other_features, warn_if_seen, write_result
 from mmnas.search.searcher import Searcher
 from mmnas.tasks.base import Task
 
@@ -102,6 +102,7 @@ def _learn(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
         loop.seen_splits, loop.written = plan.seen_splits, files_of_run(plan)
     else:
         loop.seen_splits = [*loop.seen_splits, *plan.seen_splits]
+        warn_if_other_features(task, plan)
     if task.scores_val:
         warn_if_seen("val", loop.seen_splits)
     look_at(loop.dataset)
@@ -117,6 +118,7 @@ def _evaluate(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
         check_earlier(task, plan, split)
     for split in task.splits_of(plan.run):
         evaluator = Evaluator(task, split, group)
+        warn_if_other_features(task, plan)
         result = evaluator.run(model)
         if group.rank == 0:
             write_result(result, task, plan, split, evaluator.samples, group.size)

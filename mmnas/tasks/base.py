@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, Subset
 from mmnas.batch import Batch
 from mmnas.config import Config
 from mmnas.data.features import RegionSource, require_images
+from mmnas.data.made_by import MadeBy, one_maker
 from mmnas.data.samples import SizedDataset
 from mmnas.errors import CheckpointError, DataError
 from mmnas.genotype import Genotype
@@ -63,6 +64,8 @@ class Task(ABC):
         self.vocabularies: dict[str, list[str]] = {}
         self.weights = "the network"
         """What predicts, for messages: the path of a checkpoint, if there is one."""
+        self.made_by: MadeBy | None = None
+        """What made the region features that were opened; None where nothing is noted."""
 
     @classmethod
     def settle(cls, config: Config) -> Config:
@@ -111,6 +114,7 @@ class Task(ABC):
             source = self.open_features()
             require_images(source, image_ids, what)
             _ = source[image_ids[0]]  # files of another kind are refused now, not in the first batch
+            self.made_by = one_maker(self.made_by, source.made_by, source.describe())
         return source
 
     @contextlib.contextmanager

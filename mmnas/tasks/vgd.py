@@ -3,6 +3,7 @@
 Letters: B batch, N regions of the batch, K regions of an image, E expressions. Boxes are xyxy pixels, inclusive.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -28,6 +29,8 @@ from mmnas.tasks.base import Record, Result, Task, warn_missing
 from mmnas.tasks.grounding_loss import LOSSES, grounding_loss, grounding_targets, loss_totals
 from mmnas.tasks.report import Report
 from mmnas.text.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
 
 BEST_BOXES, NMS_IOU = 5, 0.5
 """A prediction lists this many boxes, none of which overlaps a better one by more than this IoU."""
@@ -108,7 +111,13 @@ class VGDTask(Task):
         return self._dataset(self._find([split])[split], f"{split} expressions", None)
 
     def _dataset(self, expressions: list[Expression], what: str, loss: str | None) -> VGDDataset:
+        warned = self.made_by is not None
         regions = self.require_features([expression.image_id for expression in expressions], what)
+        if self.made_by and not warned:
+            log.warning(
+                "the published detector was trained on images of RefCOCO's val and test splits: with its features, "
+                "scores do not compare with published ones; see docs/data.md"
+            )
         return VGDDataset(expressions, regions, self.words, self.config.data, loss)
 
     def open_features(self) -> RegionSource:
