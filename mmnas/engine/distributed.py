@@ -45,7 +45,11 @@ class Group:
 
     def any(self, flag: bool) -> bool:
         """Return whether any process gives a true flag; all of them must ask."""
-        return any(self.gather([flag]))
+        if self.control is None:
+            return flag
+        flags = torch.tensor(int(flag))
+        dist.all_reduce(flags, dist.ReduceOp.MAX, self.control)
+        return bool(flags)
 
     def from_first(self, value: Any) -> Any:
         """Return the value that rank 0 gives."""
@@ -201,9 +205,12 @@ def _join(rank: int, size: int, device: torch.device, main: Callable[..., int], 
     try:
         group = Group(rank, size, device, dist.new_group(backend="gloo"))
         _require_own_gpu(group)
-        return main(group, *arguments)
+        code = main(group, *arguments)
     finally:
         dist.destroy_process_group()
+    if code and rank:  # the first process says why it stops, before whoever started them ends the others
+        time.sleep(1.0)
+    return code
 
 
 def _require_own_gpu(group: Group) -> None:

@@ -1,9 +1,12 @@
 """How a run ends early: signals that ask for a checkpoint and a stop, and one line for processes that died."""
 
+import contextlib
+import os
 import re
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import torch.distributed as dist
 
@@ -34,12 +37,12 @@ def explained(exception: RuntimeError) -> MMNasError | None:
     return None
 
 
-class InterruptedRun(Exception):
-    """A signal ended the run after a checkpoint was written; `exit_code` is 128 + its number."""
+class InterruptedRun(BaseException):
+    """The signal `number` ends the run; like Ctrl-C, it is no error that a reader of data could handle."""
 
-    def __init__(self, message: str, number: int) -> None:
+    def __init__(self, number: int, message: str = "stopped: no result is written") -> None:
         super().__init__(message)
-        self.exit_code = 128 + number
+        self.number = number
 
 
 class StopSignal:
@@ -55,6 +58,8 @@ class StopSignal:
         self.deadline = deadline
         self.number = 0
         self._since = 0.0
+        self._process = os.getpid()
+        self._at_once = False
 
     def __enter__(self) -> "StopSignal":
         self._previous = {}
@@ -73,9 +78,26 @@ class StopSignal:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raise `InterruptedRun` wherever a signal meets the block, or if there was one: it may wait for ever."""
+        self._at_once = True
+        try:
+            if self.number:
+                raise InterruptedRun(self.number)
+            yield
+        except RuntimeError as exception:  # the processes that have met the signal first answer no more
+            if not (self.number and isinstance(explained(exception), LostProcess)):
+                raise
+            raise InterruptedRun(self.number) from None
+        finally:
+            self._at_once = False
+
     def _receive(self, number: int, _: object) -> None:
         if not self.number:
             self.number, self._since = number, time.monotonic()
+            if self._at_once and os.getpid() == self._process:  # not in a worker that is just being started
+                raise InterruptedRun(number)
         elif number in (signal.SIGINT, signal.SIGTERM) and time.monotonic() - self._since > self.TOGETHER:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

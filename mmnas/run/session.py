@@ -15,7 +15,7 @@ from mmnas.engine.distributed import Group
 from mmnas.engine.evaluator import Evaluator
 from mmnas.engine.loading import dismiss_workers, look_at
 from mmnas.engine.logging import Scalars, start_logging
-from mmnas.engine.stopping import InterruptedRun, explained
+from mmnas.engine.stopping import InterruptedRun, StopSignal, explained
 from mmnas.engine.trainer import Trainer
 from mmnas.engine.weights import network_with
 from mmnas.errors import CheckpointError, MMNasError
@@ -47,19 +47,19 @@ def run(group: Group, task_class: type[Task], plan: Plan) -> int:
             model = prepare(task, plan).to(group.device)
             if group.device.type == "cpu" and not plan.config.training.compile:
                 use_cpu_kernels(model)
-            (_learn if plan.run in LOOPS else _evaluate)(task, model, plan, group)
+            try:
+                (_learn if plan.run in LOOPS else _evaluate)(task, model, plan, group)
+            finally:  # before anything that holds workers is deleted, which would wait for them
+                dismiss_workers()
     except InterruptedRun as exception:
         log.info("%s", exception)
-        group.barrier()  # no process ends, and has the others ended, before all is said
-        return exception.exit_code
+        return 128 + exception.number
     except (MMNasError, OSError, RuntimeError) as exception:
         told = explained(exception) if isinstance(exception, RuntimeError) else exception
         if told is None:
             raise
         log.debug("error: %s", told)  # for the log file; whoever started the run says it on the terminal
         raise told from None
-    finally:
-        dismiss_workers()
     return 0
 
 
@@ -116,13 +116,14 @@ def _learn(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
 def _evaluate(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
     for split in task.splits_of(plan.run) if group.rank == 0 else ():
         check_earlier(task, plan, split)
-    for split in task.splits_of(plan.run):
-        evaluator = Evaluator(task, split, group)
-        warn_if_other_features(task, plan)
-        result = evaluator.run(model)
-        if group.rank == 0:
-            write_result(result, task, plan, split, evaluator.samples, group.size)
-        group.barrier()
+    with StopSignal() as stop, stop.at_once():
+        for split in task.splits_of(plan.run):
+            evaluator = Evaluator(task, split, group)
+            warn_if_other_features(task, plan)
+            result = evaluator.run(model)
+            if group.rank == 0:
+                write_result(result, task, plan, split, evaluator.samples, group.size)
+            group.barrier()
 
 
 def files_of_run(plan: Plan) -> set[str]:
