@@ -49,6 +49,9 @@ class Scores:
     """By section and name, scores whose mean is a figure; NaN for samples not of it. The headline is first."""
     predicted: list[str]
     wrong: np.ndarray
+    """Whether the prediction is wrong, of each sample."""
+    boxes: np.ndarray | None = None
+    """Predicted boxes (E, 4), for grounding."""
 
     @property
     def headline(self) -> tuple[str, np.ndarray]:
@@ -112,7 +115,7 @@ def _score_boxes(result: StoredResult, samples: Samples) -> Scores:
         text = samples.texts[of_image[image_id][met.argmax()]]
         predicted.append(text if met.max() >= CORRECT_IOU else "nothing that was described")
     right = ious >= CORRECT_IOU
-    return Scores({"": {"accuracy": 100.0 * right, "mean IoU": 100.0 * ious}}, predicted, ~right)
+    return Scores({"": {"accuracy": 100.0 * right, "mean IoU": 100.0 * ious}}, predicted, ~right, boxes)
 
 
 def _read_captions(config: Config, split: str) -> Samples:
