@@ -29,6 +29,7 @@ class Request(Struct, frozen=True):
         doc("checkpoint to score, fine-tune or resume, released ones too; if omitted, the newest of --VERSION"),
     ] = None
     keep_all: Annotated[bool, doc("keep every epoch's checkpoint, not only the newest two and the best")] = False
+    scores: Annotated[bool, doc("also write the scores of all answers or boxes, for ensembles")] = False
     size: Annotated[Size | None, doc("size of the network; if omitted, small, or search for --RUN=search")] = None
     geno_path: Annotated[str | None, doc("genotype file, or the name of a shipped genotype")] = None
     geno_epoch: Annotated[int | None, doc("entry of the genotype file; if omitted, the last")] = None
@@ -50,7 +51,7 @@ class Request(Struct, frozen=True):
 FLAGS = {
     "what to do": {
         "--RUN": "run", "--VERSION": "version", "--RESUME": "resume", "--CKPT_PATH": "checkpoint",
-        "--KEEP_ALL": "keep_all",
+        "--KEEP_ALL": "keep_all", "--SCORES": "scores",
     },
     "model": {"--MODEL": "size", "--GENO_PATH": "geno_path", "--GENO_EPOCH": "geno_epoch"},
     "data": {

@@ -47,6 +47,8 @@ class Plan:
     keep_all: bool = False
     named: bool = True
     """Whether the user chose the version."""
+    scores: bool = False
+    """Whether scoring writes the scores of all answers or boxes, too."""
     deadline: float | None = None
     """The time, in seconds since the epoch, at which to save and stop."""
 
@@ -92,7 +94,8 @@ def make_plan(task: type[Task], request: Request) -> Plan:
             genotype = read_genotype(request.geno_path or default_genotype(task), request.geno_epoch)
     named = request.version is not None
     deadline = None if request.time_limit is None else time.time() + 60 * request.time_limit
-    plan = Plan(request.run, config, genotype, source, request.resume, request.keep_all, named, deadline)
+    switches = request.resume, request.keep_all, named, request.scores
+    plan = Plan(request.run, config, genotype, source, *switches, deadline)
     check_folder(plan)
     return plan
 
@@ -122,6 +125,8 @@ def _check_flags(request: Request) -> None:
     run = f"--RUN={request.run}"
     if request.run not in LEARNING and (request.resume or request.keep_all):
         raise ConfigError(f"--RESUME and --KEEP_ALL belong to --RUN=train and --RUN=search, not to {run}")
+    if request.run in LEARNING and request.scores:
+        raise ConfigError(f"--SCORES belongs to --RUN=val and --RUN=test, not to {run}")
     if request.time_limit is not None and (request.run not in LEARNING or not 0 < request.time_limit <= YEAR):
         raise ConfigError(f"--TIME_LIMIT={request.time_limit} must be 1 to {YEAR} minutes of --RUN=train or search")
     if request.run != "search":

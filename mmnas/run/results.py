@@ -69,15 +69,11 @@ def write_result(result: Result, task: Task, plan: Plan, split: str, samples: in
     provenance, and next to every figure of the table that is logged.
     """
     path, mark = _path(task, plan, split), was_trained_on(split, plan.seen_splits)
-    contents: dict[Path, Any] = {path: result.predictions}
-    contents |= {path.with_suffix(f".{name}.npy"): array for name, array in result.arrays.items()}
-    if result.metrics:
-        contents[path.with_suffix(".metrics.json")] = {MARK: mark, **result.metrics} if mark else result.metrics
     counts = {"samples": samples, "predictions": len(result.predictions)}
     counts |= {name: len(words) for name, words in task.vocabularies.items()}
     figures = {"scored_on": split, MARK: mark, "summary": result.summary, "processes": processes, "counts": counts}
     figures["features"] = str(task.made_by or UNKNOWN)
-    _replace(path, contents, {**_describe_run(plan), **figures})
+    replace_set(path, result, {**_describe_run(plan), **figures})
     warn_if_seen(split, plan.seen_splits)
     note = {True: "  (trained on)", UNKNOWN: "  (unknown whether trained on)"}.get(mark, "")
     head = f"{split:<8}" if len(task.splits_of(plan.run)) > 1 else ""
@@ -105,22 +101,31 @@ def changed_files(path: Path) -> list[str]:
     """Return the files of the result at `path` that are not the ones its provenance was written for."""
     files = _provenance(path).get("files")
     named = files.items() if isinstance(files, dict) else ()
-    return [name for name, digest in named if _hash(path.with_name(Path(name).name)) != digest]
+    return [name for name, digest in named if sha256_of(path.with_name(Path(name).name)) != digest]
 
 
-def _hash(path: Path) -> str | None:
+def sha256_of(path: Path) -> str | None:
     """Return the SHA-256 of a file, None for one that cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
     except OSError:
         return None
 
 
-def _replace(path: Path, contents: dict[Path, Any], provenance: dict[str, Any]) -> None:
+def replace_set(path: Path, result: Result, provenance: dict[str, Any]) -> None:
     """Replace the files of a result as a set: all are complete on the disk before the first is renamed.
 
     The provenance is renamed last. It holds the SHA-256 of the others, so that a set that was cut off can be told.
     """
+    contents: dict[Path, Any] = {path: result.predictions}
+    contents |= {path.with_suffix(f".{name}.npy"): array for name, array in result.arrays.items()}
+    if result.metrics:
+        mark = {MARK: provenance[MARK]} if provenance[MARK] else {}
+        contents[path.with_suffix(".metrics.json")] = {**mark, **result.metrics}
     earlier = _provenance(path).get("files")
     hashes: dict[str, str] = {}
     with contextlib.ExitStack() as stack:  # which leaves, and so renames, in the reverse order

@@ -114,6 +114,7 @@ def _learn(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
 
 
 def _evaluate(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
+    task.keeps_scores = plan.scores
     for split in task.splits_of(plan.run) if group.rank == 0 else ():
         check_earlier(task, plan, split)
     with StopSignal() as stop, stop.at_once():

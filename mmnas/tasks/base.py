@@ -66,6 +66,8 @@ class Task(ABC):
         """What predicts, for messages: the path of a checkpoint, if there is one."""
         self.made_by: MadeBy | None = None
         """What made the region features that were opened; None where nothing is noted."""
+        self.keeps_scores = False
+        """Whether results hold the scores of all answers or boxes, for ensembles."""
 
     @classmethod
     def settle(cls, config: Config) -> Config:
@@ -228,6 +230,13 @@ class Task(ABC):
                     f"{self.weights} gives NaN or infinite numbers for sample {batch['index'][damaged][0]}: its "
                     "weights or the image's features are damaged; check the features by `check-data --full`"
                 )
+
+    def with_scores(self, records: list[Record], scores: Tensor) -> list[Record]:
+        """Add its row of `scores` (B, ...) to each record, if the result shall hold them."""
+        if self.keeps_scores:
+            for record, row in zip(records, scores.cpu().numpy(), strict=True):
+                record["scores"] = row
+        return records
 
     @abstractmethod
     def score(self, predictions: list[Record], dataset: Any) -> Result:

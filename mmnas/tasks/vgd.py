@@ -28,6 +28,7 @@ from mmnas.models.heads import GroundingHead
 from mmnas.tasks.base import Record, Result, Task, warn_missing
 from mmnas.tasks.grounding_loss import LOSSES, grounding_loss, grounding_targets, loss_totals
 from mmnas.tasks.report import Report
+from mmnas.tasks.result import take_scores
 from mmnas.text.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -151,10 +152,19 @@ class VGDTask(Task):
         moved = decode_boxes(batch["boxes"], unnormalize_offsets(offsets.float()))
         boxes = clip_boxes(moved, batch["image_sizes"][:, None])  # (B, N, 4)
         self.require_finite(batch, scores, offsets, boxes)
-        best = scores.argmax(dim=1)  # (B,)
-        rows = torch.arange(len(best), device=best.device)
         probabilities = scores.exp() if self.config.training.loss != "bce" else scores.sigmoid()
-        columns = {"index": batch["index"], "box": boxes[rows, best], "score": probabilities[rows, best]}
+        records = self.choose(batch, scores.argmax(dim=1), probabilities, boxes)
+        table = torch.cat([probabilities[..., None].float(), boxes, batch["boxes"]], dim=2)  # (B, N, 9)
+        return self.with_scores(records, table.masked_fill(~batch["region_mask"][..., None], torch.nan))
+
+    def choose(self, batch: Batch, best: Tensor, probabilities: Tensor, boxes: Tensor) -> list[Record]:
+        """Return the records of samples whose best region (B,) is known, from all moved boxes (B, N, 4)."""
+        rows = torch.arange(len(best), device=best.device)
+        columns: dict[str, Any] = {
+            "index": batch["index"],
+            "box": boxes[rows, best],
+            "score": probabilities[rows, best],
+        }
         if "reference" in batch:
             columns["iou"] = paired_iou(boxes[rows, best], batch["reference"])
             regions = paired_iou(batch["boxes"], batch["reference"][:, None]).cpu()  # (B, N)
@@ -169,7 +179,8 @@ class VGDTask(Task):
         columns = ([entry[key] for entry in predictions] for key in ("iou", "best_region_iou", "matching_regions"))
         metrics = grounding_accuracy(*columns)
         rows = [_row(entry, dataset.expressions[entry["index"]]) for entry in predictions]
-        return Result(rows, {name: metrics[name] for name in ("accuracy", "oracle")}, metrics)
+        summary = {name: metrics[name] for name in ("accuracy", "oracle")}
+        return Result(rows, summary, metrics, take_scores(predictions))
 
     def check(self, report: Report, full: bool) -> None:
         """Check expressions and features; a test split may be missing, val is scored where it is held out."""

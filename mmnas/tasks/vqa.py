@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ from mmnas.metrics.vqa_accuracy import ANSWERS, EXACT, FORMS, vqa_accuracy
 from mmnas.models.heads import FusionHead
 from mmnas.tasks.base import Record, Result, Task, warn_missing
 from mmnas.tasks.report import Report
+from mmnas.tasks.result import take_scores
 from mmnas.tasks.submission import find_faults
 from mmnas.text.tokenizer import tokenize
 from mmnas.text.vocabulary import Vocabulary
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 PUBLISHED_ANSWERS = 3129
 """Answers of VQA v2 that occur more than eight times."""
 PUBLISHED_REGIONS = (10, 100)
+HALF_LIMITS = (-65504, 65504)
+"""The largest numbers of float16, in which the logits of all answers are stored."""
 
 _FILES: dict[str, tuple[Callable[..., list[Path]], Callable[..., Path], Callable[[Path], list[Any]]]] = {
     "questions": (vqa_json.question_places, vqa_json.require_questions, vqa_json.read_questions),
@@ -165,7 +169,8 @@ class VQATask(Task):
         self.require_finite(batch, logits)
         best = logits.argmax(dim=-1)  # (B,)
         pairs = zip(batch["index"].tolist(), best.tolist(), strict=True)
-        return [{"index": index, "answer": self.vocabularies["answers"][answer]} for index, answer in pairs]
+        records = [{"index": index, "answer": self.vocabularies["answers"][answer]} for index, answer in pairs]
+        return self.with_scores(records, logits.float().clamp(*HALF_LIMITS).half())
 
     def score(self, predictions: list[Record], dataset: VQADataset) -> Result:
         """VQA accuracy in percent, in both forms, the official one in the summary; or exact match, if configured.
@@ -177,15 +182,19 @@ class VQATask(Task):
         faults = find_faults(rows, ids, self.vocabularies["answers"])
         if faults:
             raise DataError("; ".join(faults))
+        arrays = take_scores(predictions)
+        if arrays:  # logits
+            arrays["answers"] = np.array(self.vocabularies["answers"])
         if dataset.annotations is None:
-            return Result(rows, {}, {})
+            return Result(rows, {}, {}, arrays)
         answers = {row["question_id"]: row["answer"] for row in rows}
         forms = (EXACT,) if self.config.data.metric == EXACT else FORMS
         metrics = {form: vqa_accuracy(answers, dataset.annotations, form) for form in forms}
         shown, overall = metrics[forms[0]], {"overall": metrics[forms[0]]["overall"]}
         if EXACT in metrics:
             log.info("scored by exact match, not by VQA accuracy")
-        return Result(rows, overall | shown["answer_type"] | overall, metrics)  # a type may be called "overall"
+        summary = overall | shown["answer_type"] | overall  # a type may be called "overall"
+        return Result(rows, summary, metrics, arrays)
 
     def check(self, report: Report, full: bool) -> None:
         """Check questions, annotations, answers, features; val is needed to score, whatever is trained on."""

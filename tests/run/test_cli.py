@@ -51,6 +51,7 @@ def test_a_search_is_named_after_its_size():
         ("--RESUME=True", "resume", True),
         ("--RESUME=false", "resume", False),
         ("--KEEP_ALL", "keep_all", True),
+        ("--SCORES", "scores", True),
         ("--CKPT_PATH=a.pkl", "checkpoint", "a.pkl"),
         ("--MODEL=large", "size", "large"),
         ("--GENO_PATH=g.json", "geno_path", "g.json"),
