@@ -11,13 +11,14 @@ import torch
 from mmnas.batch import Batch, collate
 from mmnas.config import Config
 from mmnas.data.features import Regions
-from mmnas.engine.checkpoint import PublishedWeights, load_checkpoint, settings_of
+from mmnas.engine.checkpoint import Checkpoint, settings_of
 from mmnas.engine.weights import network_with
-from mmnas.errors import CheckpointError, DataError
+from mmnas.errors import DataError
 from mmnas.files import PathLike
 from mmnas.genotype import Genotype
 from mmnas.models.cpu import use_cpu_kernels
 from mmnas.models.network import MMNasNet
+from mmnas.predict.released import complete
 from mmnas.tasks import task_named
 from mmnas.tasks.base import Record, Task
 from mmnas.text.tokenizer import tokenize
@@ -85,20 +86,18 @@ class LoadedModel:
         return {**regions.sample(limits.max_regions), "tokens": tokens, "index": np.array(index, np.int64)}
 
 
-def load(checkpoint_path: PathLike, device: str = "cpu") -> LoadedModel:
-    """Load a checkpoint that this project has written, onto `device`.
+def load(checkpoint_path: PathLike, device: str = "cpu", vocabulary_from: PathLike | None = None) -> LoadedModel:
+    """Load a checkpoint, or the folder of an exported model, onto `device`.
 
-    Raises `CheckpointError` when it is missing, damaged, or a released one, which holds no vocabulary.
+    `vocabulary_from` is for released weights: the data that they were trained on, of which the words are read.
+    Raises `CheckpointError` when the file is missing or damaged, or holds released weights and no words are given.
     """
     path = Path(checkpoint_path)
-    checkpoint = load_checkpoint(path)
-    if isinstance(checkpoint, PublishedWeights):
-        raise CheckpointError(
-            f"{path} holds released weights without a vocabulary: give it to --CKPT_PATH with its data, "
-            "fine-tune or score, and load the checkpoint of that run"
-        )
-    if checkpoint.search:
-        raise CheckpointError(f"{path} is of a search, which trains no network of its own: train its genotype")
+    return model_of(path, complete(path, vocabulary_from), device)
+
+
+def model_of(path: Path, checkpoint: Checkpoint, device: str = "cpu") -> LoadedModel:
+    """Build the network of a checkpoint; `path` is for messages. Raises `CheckpointError` when anything misfits."""
     config, genotype = settings_of(path, checkpoint)
     task = task_named(config.task)(config)
     task.use_vocabularies(checkpoint.vocabularies)
