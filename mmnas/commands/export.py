@@ -4,12 +4,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mmnas.config import SIZES, PathsConfig
-from mmnas.errors import ConfigError
+from mmnas.config import PathsConfig
 from mmnas.tasks import TASKS
 
-# Settings of released weights that one flag is worth, by the flag; others go by --cfg.
-_SETTINGS = {"dataset": "data.dataset", "feat": "data.feature_kind"}
+# What released weights do not tell: the flag here, that of the task's script, and its help.
+_FLAGS = {
+    "--size": ("--MODEL", "size of the network; if omitted, told from the weights"),
+    "--geno-path": ("--GENO_PATH", "genotype; if omitted, the published one of the task"),
+    "--dataset": ("--DATASET", "such as refcoco+ for grounding, coco for matching"),
+    "--feat": ("--FEAT", "kind of region features, for grounding"),
+    "--cfg": ("--CFG", "YAML file that overrides the defaults"),
+}
 
 
 def add(commands: Any) -> None:
@@ -22,14 +27,11 @@ def add(commands: Any) -> None:
     parser.add_argument("source", metavar="VERSION", help="name of a run, of which the best checkpoint; or a path")
     parser.add_argument("out", metavar="OUT", type=Path, help="the folder to write")
     parser.add_argument("--logs", default=PathsConfig().logs, help="where runs are (default: %(default)s)")
-    group = parser.add_argument_group("released weights", "what a file of weights alone does not tell")
+    group = parser.add_argument_group("released weights")
     group.add_argument("--vocabulary-from", metavar="DIR", help="the data: what --DATA_PATH is for training")
     group.add_argument("--task", choices=TASKS, help="if omitted, told from the weights")
-    group.add_argument("--size", "--MODEL", choices=SIZES, help="size of the network; if omitted, told from them")
-    group.add_argument("--geno-path", "--GENO_PATH", help="genotype; if omitted, the published one of the task")
-    group.add_argument("--dataset", "--DATASET", help="such as refcoco+ for grounding, coco for matching")
-    group.add_argument("--feat", "--FEAT", help="kind of region features, for grounding")
-    group.add_argument("--cfg", "--CFG", dest="file", help="YAML file that overrides the defaults")
+    for name, (flag, text) in _FLAGS.items():
+        group.add_argument(name, flag, dest=flag, metavar="TEXT", help=text)
     parser.set_defaults(run=export)
 
 
@@ -38,12 +40,9 @@ def export(options: argparse.Namespace) -> int:
     from mmnas.predict import exported  # with torch, which would slow down --help
     from mmnas.predict.released import complete
 
-    path = exported.find_checkpoint(options.source, options.logs)
-    told = {name: getattr(options, name) for name in ("task", "size", "geno_path", "file")}
-    settings = {key: value for name, key in _SETTINGS.items() if (value := getattr(options, name)) is not None}
-    if options.vocabulary_from is None and (settings or any(told.values())):
-        raise ConfigError("--task, --size and the like are for released weights: give --vocabulary-from with them")
-    model = exported.export(path, complete(path, options.vocabulary_from, **told, overrides=settings), options.out)
-    words = ", ".join(f"{len(words)} {name}" for name, words in model.vocabularies.items())
-    print(f"{options.out}: {model.task.name} from {path}, {words}")
+    path, values = exported.find_checkpoint(options.source, options.logs), vars(options)
+    flags = [f"{flag}={values[flag]}" for flag, _ in _FLAGS.values() if values[flag] is not None]
+    checkpoint = complete(path, options.vocabulary_from, options.task, flags)
+    exported.export(path, checkpoint, options.out)
+    print(f"{options.out}: {checkpoint.config['task']} from {path}")
     return 0

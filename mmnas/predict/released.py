@@ -1,61 +1,50 @@
 """Released weights completed to a checkpoint of this project, by the words of the data they were trained on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 from torch import Tensor
 
-from mmnas.config import PathsConfig, load_config, shipped_sections
+from mmnas.config import shipped_sections
 from mmnas.engine.checkpoint import Checkpoint, load_checkpoint
-from mmnas.errors import CheckpointError, ConfigError
+from mmnas.errors import CheckpointError
 from mmnas.files import PathLike
-from mmnas.genotype import read_genotype
 from mmnas.models.published import from_published
-from mmnas.run.flags import default_genotype
-from mmnas.run.plan import UNKNOWN, default_size
 from mmnas.tasks import task_named
 
 
 def complete(
-    path: Path,
-    vocabulary_from: PathLike | None = None,
-    *,
-    task: str | None = None,
-    size: str | None = None,
-    geno_path: str | None = None,
-    file: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    path: Path, vocabulary_from: PathLike | None = None, task: str | None = None, flags: Sequence[str] = ()
 ) -> Checkpoint:
     """Load a trained network with its word lists; those of released weights are built from the data given.
 
-    Everything from `task` on concerns released weights: what their file does not tell. `file` and `overrides` are
-    settings as of `load_config`. Raises `CheckpointError` where the words are missing, and for a search.
+    `task` and `flags`, those of its script such as `--GENO_PATH=mcan`, say what released weights do not tell.
+    Raises `CheckpointError` where the words are missing, and for a search.
     """
     found = load_checkpoint(path)
     if isinstance(found, Checkpoint):
         if found.search:
             raise CheckpointError(f"{path} is of a search, which trains no network of its own: train its genotype")
+        if vocabulary_from or task or flags:
+            raise CheckpointError(f"{path} holds its own words and settings: leave out those for released weights")
         return found
     if vocabulary_from is None:
         raise CheckpointError(
             f"{path} holds released weights without a vocabulary: name the data that they were trained on by "
             "--vocabulary-from of `mmnas export`, or vocabulary_from of `mmnas.load`"
         )
-    state = from_published(found.state)
-    kind = task_named(task or _task_of(state))
-    settings = {"paths.data": str(vocabulary_from), **(overrides or {})}
-    size = size or _size_of(state, kind.name)
-    config = load_config(kind.name, size, split=UNKNOWN, version="released", overrides=settings, file=file)
-    if config.data.dataset and "data.dataset" not in kind.choices:
-        raise ConfigError(f"{kind.name} has no --dataset={config.data.dataset}: leave it out, or name its --task")
-    made, genotype = kind(kind.settle(config)), read_genotype(geno_path or default_genotype(kind))
+    from mmnas.run.cli import parse  # slow to import
+    from mmnas.run.plan import UNKNOWN, make_plan
+
+    kind = task_named(task or _task_of(from_published(found.state)))
+    given = ["--RUN=val", f"--CKPT_PATH={path}", "--VERSION=released", f"--DATA_PATH={vocabulary_from}"]
+    plan = make_plan(kind, parse(kind, [*given, *_size_of(found.state, kind.name), *flags]))
     return Checkpoint(
-        config=replace(made.config, paths=PathsConfig()).to_dict(),
-        genotype=genotype.to_dict(),
-        vocabularies=made.build_vocabularies(),
-        model=from_published(found.state, genotype.uses_relation),
+        config=replace(plan.config, split=UNKNOWN).to_dict(),
+        genotype=plan.genotype.to_dict(),
+        vocabularies=kind(plan.config).build_vocabularies(),
+        model=from_published(found.state, plan.genotype.uses_relation),
         seen_splits=[UNKNOWN],
     )
 
@@ -67,8 +56,8 @@ def _task_of(state: Mapping[str, Tensor]) -> str:
     return "itm" if len(state.get("head.classifier.bias", ())) == 1 else "vqa"
 
 
-def _size_of(state: Mapping[str, Tensor], task: str) -> str:
-    """Return the shipped size with the weights' width, or the one that is trained by default."""
-    width, small = len(state.get("region_stem.linear.bias", ())), default_size("val")
+def _size_of(state: Mapping[str, Tensor], task: str) -> list[str]:
+    """Return the flag of the shipped size that is as wide as the weights, if there is one."""
+    width = len(from_published(state).get("region_stem.linear.bias", ()))
     sizes = shipped_sections(task).items()
-    return next((size for size, part in sizes if part["model"]["hidden_size"] == width), small)
+    return [f"--MODEL={size}" for size, part in sizes if part["model"]["hidden_size"] == width]

@@ -60,9 +60,8 @@ def test_exported_released_weights_predict_what_scoring_them_gives(place, run, r
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_task_and_the_size_are_told_from_the_weights(task, place):
-    overrides = {"data.answer_min_count": 2} if task == "vqa" else {}
-    path = write_released(place.folder / "released.pkl", task, place.data, **overrides)
-    checkpoint = complete(path, place.data, overrides=overrides)
+    path = write_released(place.folder / "released.pkl", task, place.data)
+    checkpoint = complete(path, place.data)
     assert (checkpoint.config["task"], checkpoint.config["size"]) == (task, "tiny")
     assert checkpoint.vocabularies["tokens"][:3] == ["PAD", "UNK", "CLS"]
 
@@ -103,7 +102,7 @@ def test_words_of_other_data_are_explained(place, released, tmp_path, capsys):
         (["--task=itm"], "it was trained with 70 words"),
         (["--size=small"], "is it of another --MODEL size?"),
         (["--geno-path=mcan"], "another --GENO_PATH?"),
-        (["--dataset=coco"], "vqa has no --dataset=coco"),
+        (["--dataset=coco"], "unknown flag --DATASET=coco"),
     ],
 )
 def test_what_does_not_fit_is_one_line(flags, message, place, released, capsys):
@@ -112,6 +111,8 @@ def test_what_does_not_fit_is_one_line(flags, message, place, released, capsys):
     assert message in shown and shown.count("\n") == 1
 
 
-def test_flags_of_released_weights_need_their_data(released, tmp_path, capsys):
-    assert main(["export", str(released), str(tmp_path / "out"), "--size=tiny"]) == 2
-    assert "give --vocabulary-from with them" in capsys.readouterr().err
+def test_what_a_checkpoint_holds_is_not_given_again(trained, tmp_path, capsys):
+    path = trained.checkpoint("base", "epoch2.pkl")
+    for flag in ("--size=tiny", "--task=vqa", f"--vocabulary-from={trained.data}"):
+        assert main(["export", str(path), str(tmp_path / "out"), flag]) == 2
+        assert "leave out those for released weights" in capsys.readouterr().err
