@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
 def export(options: argparse.Namespace) -> int:
     """Export, and print what was written."""
     from mmnas.predict import exported  # with torch, which would slow down --help
-    from mmnas.predict.released import complete
+    from mmnas.predict.networks import complete
 
     path, values = exported.find_checkpoint(options.source, options.logs), vars(options)
     flags = [f"{flag}={values[flag]}" for flag, _ in _FLAGS.values() if values[flag] is not None]

@@ -17,11 +17,13 @@ from mmnas.engine.checkpoint import Checkpoint
 from mmnas.engine.exported import WEIGHTS, write_export
 from mmnas.errors import ConfigError, DataError, safe
 from mmnas.files import PathLike, read_json
+from mmnas.genotype import Genotype
 from mmnas.paths import RunPaths
-from mmnas.predict.loaded import LoadedModel, model_of
+from mmnas.predict.networks import network_of
 from mmnas.run.plan import UNKNOWN, is_version
 from mmnas.run.results import MARK, was_trained_on
 from mmnas.tasks import task_named
+from mmnas.tasks.base import Task
 
 # The names of the tasks, or of the nearest ones, on the Hugging Face Hub.
 _PIPELINES = {
@@ -56,25 +58,26 @@ def find_checkpoint(name: str, logs: PathLike) -> Path:
     return best if best in found else found[-1]
 
 
-def export(path: Path, checkpoint: Checkpoint, out: Path) -> LoadedModel:
-    """Write the folder `out`, as a whole or not at all; return the model, whose network was built to check it.
+def export(path: Path, checkpoint: Checkpoint, out: Path) -> None:
+    """Write the folder `out`, as a whole or not at all.
 
     `path` is where the checkpoint was read. Raises `ConfigError` where `out` exists.
     """
     if out.exists() or out.is_symlink():
         raise ConfigError(f"{out} exists and is left as it is: name another folder, or remove it first")
-    model = model_of(path, checkpoint)
-    config = replace(model.config, paths=PathsConfig())  # whoever loads it has other ones
+    _, task, genotype, trained = network_of(path, checkpoint)  # which checks all of it
+    config = replace(trained, paths=PathsConfig())  # whoever loads it has other ones
     folder = out.with_name(f".{out.name}.{os.getpid()}.part")
     folder.mkdir(parents=True)
     try:
         content = asdict(replace(checkpoint, config=config.to_dict()))
         write_export(folder, {"format": checkpoints.FORMAT, **content})
-        (folder / "README.md").write_text(_card(model, checkpoint, _scores(path, checkpoint)), encoding="utf-8")
+        (folder / "README.md").write_text(
+            _card(task, genotype, checkpoint, _scores(path, checkpoint)), encoding="utf-8"
+        )
         os.rename(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return model
 
 
 def _scores(path: Path, checkpoint: Checkpoint) -> dict[str, _Scored]:
@@ -90,9 +93,9 @@ def _scores(path: Path, checkpoint: Checkpoint) -> dict[str, _Scored]:
     return scores
 
 
-def _card(model: LoadedModel, checkpoint: Checkpoint, scores: dict[str, _Scored]) -> str:
+def _card(task: Task, genotype: Genotype, checkpoint: Checkpoint, scores: dict[str, _Scored]) -> str:
     """Return the model card: Markdown, after the head that the Hugging Face Hub reads."""
-    config, genotype = model.config, model.genotype
+    config = task.config
     rows = (
         (split, name, f"{value:.2f}", _NOTES.get(scored.mark, ""))
         for split, scored in scores.items()
@@ -102,11 +105,11 @@ def _card(model: LoadedModel, checkpoint: Checkpoint, scores: dict[str, _Scored]
     template = importlib.resources.files("mmnas.predict").joinpath("card.md").read_text(encoding="utf-8")
     return template.format(
         config=config,
-        task=model.task,
+        task=task,
         pipeline=_PIPELINES.get(config.task, "other"),
         blocks=(len(genotype.encoder), len(genotype.decoder)),
         millions=sum(weight.numel() for weight in checkpoint.model.values()) / 1e6,
-        words=", ".join(f"{len(words)} {name}" for name, words in model.vocabularies.items()),
+        words=", ".join(f"{len(words)} {name}" for name, words in task.vocabularies.items()),
         data=" ".join(filter(None, (config.data.dataset or config.task, config.data.feature_kind))),
         splits=_cell(", ".join(checkpoint.seen_splits or [config.split, UNKNOWN])),
         epochs=checkpoint.epoch or UNKNOWN,

@@ -14,7 +14,7 @@ from mmnas.data.vqa_json import require_questions
 from mmnas.errors import CheckpointError
 from mmnas.genotype import read_genotype
 from mmnas.models.published import our_name
-from mmnas.predict.released import complete
+from mmnas.predict.networks import complete
 from mmnas.tasks import TASKS, task_named
 from tests.stand_in import fixture
 

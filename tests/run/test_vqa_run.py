@@ -182,7 +182,7 @@ def test_load_gives_a_model_to_call_on_arrays(trained, place, run):
     texts = [question.text for question in questions]
     logits = model(texts, *arrays)
     assert logits.shape == (7, len(model.vocabularies["answers"]))
-    answers = [row["answer"] for row in model.predict(texts, *arrays)]
+    answers = [each.answers[0][0] for each in model.predict(images, texts)]
     assert run(place, "--RUN=val", base(trained), "--VERSION=mine").code == 0
     assert answers == [row["answer"] for row in place.result("val", "mine")[:7]]
     assert "red" in model.vocabulary.words and model.genotype.uses_relation

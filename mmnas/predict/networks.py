@@ -1,17 +1,24 @@
-"""Released weights completed to a checkpoint of this project, by the words of the data they were trained on."""
+"""From a file to a trained network: checkpoints, exported models, and released weights, which lack their words."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from mmnas.config import shipped_sections
-from mmnas.engine.checkpoint import Checkpoint, load_checkpoint
+from mmnas.config import Config, shipped_sections
+from mmnas.engine.checkpoint import Checkpoint, load_checkpoint, settings_of
+from mmnas.engine.weights import network_with
 from mmnas.errors import CheckpointError
 from mmnas.files import PathLike
+from mmnas.genotype import Genotype
+from mmnas.models.cpu import use_cpu_kernels
+from mmnas.models.network import MMNasNet
 from mmnas.models.published import from_published
 from mmnas.tasks import task_named
+from mmnas.tasks.base import Task
 
 
 def complete(
@@ -47,6 +54,22 @@ def complete(
         model=from_published(found.state, plan.genotype.uses_relation),
         seen_splits=[UNKNOWN],
     )
+
+
+def network_of(path: Path, checkpoint: Checkpoint, device: str = "cpu") -> tuple[MMNasNet, Task, Genotype, Config]:
+    """Build the network of a checkpoint that was read from `path`, and what belongs to it.
+
+    Raises `CheckpointError` when anything does not fit.
+    """
+    config, genotype = settings_of(path, checkpoint)
+    task = task_named(config.task)(config)
+    task.use_vocabularies(checkpoint.vocabularies)
+    task.weights = str(path)
+    build = partial(task.build_model, genotype, pretrained_words=False)
+    model = network_with(build, checkpoint, path, task.explain_misfit)
+    if torch.device(device).type == "cpu":
+        use_cpu_kernels(model)
+    return model.eval().to(device), task, genotype, config
 
 
 def _task_of(state: Mapping[str, Tensor]) -> str:
