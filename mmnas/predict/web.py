@@ -46,6 +46,7 @@ class Server(ThreadingHTTPServer):
         texts = [text.strip() for text in query.get("texts", "").splitlines() if text.strip()][:MOST_TEXTS]
         try:
             image, model = _decoded(content), self.models[query.get("tab", "0")]
+            image.filename = query.get("name", "image")  # type: ignore[attr-defined]  # as an opened one has
             with self.lock:  # one at a time, for the detector takes all cores
                 return [_shown(each, image) for each in model.predict_each([(image, text) for text in texts])]
         except (MMNasError, OSError, MemoryError, RuntimeError) as exception:
@@ -108,4 +109,4 @@ def _shown(result: Prediction | Failure, image: Image.Image) -> dict[str, Any]:
     stream = io.BytesIO()
     result.draw(image).save(stream, "PNG")
     picture = f"data:image/png;base64,{b64encode(stream.getvalue()).decode()}"
-    return {"picture": picture, "said": {**result.record(), "image": None}}
+    return {"picture": picture, "said": result.record()}
