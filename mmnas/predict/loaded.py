@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -15,19 +14,16 @@ import torch
 from mmnas.batch import Batch, collate
 from mmnas.config import Config
 from mmnas.data.features import Regions
-from mmnas.engine.checkpoint import PublishedWeights, load_checkpoint, settings_of
-from mmnas.engine.weights import network_with
 from mmnas.errors import CheckpointError, ConfigError, DataError, MMNasError, one_line
 from mmnas.files import PathLike
 from mmnas.genotype import Genotype
-from mmnas.models.cpu import use_cpu_kernels
 from mmnas.models.network import MMNasNet
 from mmnas.predict.attention import POOLINGS, keeping_attention, pooling_weights
 from mmnas.predict.inputs import ImageInput, Inputs, name_of
+from mmnas.predict.networks import complete, network_of
 from mmnas.predict.outputs import READERS
 from mmnas.predict.predictions import Failure, Prediction
 from mmnas.schema import shown
-from mmnas.tasks import task_named
 from mmnas.tasks.base import Task
 from mmnas.text.tokenizer import tokenize
 
@@ -196,41 +192,24 @@ def load(
     *,
     features: PathLike | None = None,
     cache: PathLike | None = None,
+    vocabulary_from: PathLike | None = None,
 ) -> LoadedModel:
-    """Load a checkpoint that this project has written, or several whose predictions are averaged, onto `device`.
+    """Load a checkpoint, or several whose predictions are averaged, onto `device`; an exported model is one, too.
 
     Images need the weights of a `detector`, whose regions are kept in `cache` (default: `default_cache`), or
-    `features`: their .npz files in a folder, or a store. Raises `CheckpointError` when a checkpoint is missing,
-    damaged, or a released one, which holds no vocabulary, or when several do not belong together.
+    `features`: their .npz files in a folder, or a store. Released weights need `vocabulary_from`, the data that
+    they were trained on. Raises `CheckpointError` when a checkpoint is missing, damaged, or without vocabulary, or
+    when several do not belong together.
     """
-    paths = checkpoint_path if isinstance(checkpoint_path, (list, tuple)) else [checkpoint_path]
-    loaded = [_load_one(Path(path), device) for path in cast(Sequence[PathLike], paths)]
+    given = checkpoint_path if isinstance(checkpoint_path, (list, tuple)) else [checkpoint_path]
+    paths = map(Path, cast(Sequence[PathLike], given))
+    loaded = [network_of(path, complete(path, vocabulary_from), device) for path in paths]
     _, task, genotype, config = loaded[0]
     for _, other, *_ in loaded[1:]:
         _require_alike(task, other)
     boxes = _BOXES.get(config.task, _BOXES["vqa"])
     inputs = Inputs(config.model.feature_size, boxes, detector, features, cache, device)
     return LoadedModel([model for model, *_ in loaded], task, genotype, config, inputs)
-
-
-def _load_one(path: Path, device: str) -> tuple[MMNasNet, Task, Genotype, Config]:
-    checkpoint = load_checkpoint(path)
-    if isinstance(checkpoint, PublishedWeights):
-        raise CheckpointError(
-            f"{path} holds released weights without a vocabulary: give it to --CKPT_PATH with its data, "
-            "fine-tune or score, and load the checkpoint of that run"
-        )
-    if checkpoint.search:
-        raise CheckpointError(f"{path} is of a search, which trains no network of its own: train its genotype")
-    config, genotype = settings_of(path, checkpoint)
-    task = task_named(config.task)(config)
-    task.use_vocabularies(checkpoint.vocabularies)
-    task.weights = str(path)
-    build = partial(task.build_model, genotype, pretrained_words=False)
-    model = network_with(build, checkpoint, path, task.explain_misfit)
-    if torch.device(device).type == "cpu":
-        use_cpu_kernels(model)
-    return model.eval().to(device), task, genotype, config
 
 
 def _require_alike(task: Task, other: Task) -> None:
