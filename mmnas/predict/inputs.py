@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from mmnas.data.features import WIDTHS, NpzFolders, Regions, RegionSource, check_regions, image_id_of, read_npz
+from mmnas.data.made_by import Choice, MadeBy
 from mmnas.data.store import open_store
 from mmnas.detector.images import pixels_of, read_image
 from mmnas.errors import ConfigError, DataError
@@ -112,15 +113,15 @@ class Inputs:
         if path.is_file():
             with contextlib.suppress(DataError):  # a damaged one is made anew
                 return read_npz(path, self.width)
-        from mmnas.detector.regions import Choice, detect  # slow to import
-        from mmnas.detector.writers import NpzWriter, Settings
+        from mmnas.detector.regions import detect  # slow to import
+        from mmnas.detector.writers import NpzWriter
 
         network, weights = self._network
         choice = Choice(*self.boxes)
         with torch.backends.cudnn.flags(allow_tf32=False):
             regions = detect(network, pixels, choice)
         with writing_cache(path):
-            NpzWriter(self.cache, Settings(weights, choice)).add(digest, None, regions)
+            NpzWriter(self.cache, MadeBy(weights, choice, "float32")).add(digest, regions)
         return regions
 
     @cached_property
