@@ -149,7 +149,7 @@ class EpochLoop(ABC):
         pending: list[Tensor] = []
         begin = time.perf_counter()
         with progress(None, title, self.group.rank, total=total, initial=self.step) as bar:
-            for batch in self._batches():
+            for batch in self.stop.until_asked(self._inputs(), self.group.any):
                 rate = self.learning_rate(first + self.step)
                 pending.append(self._take_step(batch, first + self.step, rate))
                 self.step += 1
@@ -168,22 +168,6 @@ class EpochLoop(ABC):
     def _inputs(self) -> Iterator[Any]:
         """Yield what `_take_step` takes in each of the epoch's further steps."""
         return iter(self.loader)
-
-    def _batches(self) -> Iterator[Any]:
-        """Yield the inputs of the further steps, until a signal came: the processes agree before every step.
-
-        So a signal also ends the waiting for a worker that hangs, and no process waits for another's gradients.
-        """
-        inputs = self._inputs()
-        while True:
-            try:
-                with self.stop.at_once():
-                    batch = next(inputs, None)
-            except InterruptedRun:
-                batch = None
-            if self.group.any(batch is None):
-                return
-            yield batch
 
     def _prepare_epoch(self) -> None:
         """Let the task prepare its data with the network as it is before the epoch."""

@@ -6,12 +6,14 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch.distributed as dist
 
 from mmnas.errors import MMNasError
 
+T = TypeVar("T")
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM)
 """What asks a run to save and stop: a user, a system, a closed terminal, a batch system, and the time limit."""
@@ -92,6 +94,21 @@ class StopSignal:
             raise InterruptedRun(self.number) from None
         finally:
             self._at_once = False
+
+    def until_asked(self, items: Iterator[T], agree: Callable[[bool], bool]) -> Iterator[T]:
+        """Yield the items until a signal came; the processes `agree` before each whether any of them stops.
+
+        So a signal also ends the waiting for a worker that hangs, and no process waits for another's gradients.
+        """
+        while True:
+            try:
+                with self.at_once():
+                    item = next(items, None)
+            except InterruptedRun:
+                item = None
+            if agree(item is None) or item is None:
+                return
+            yield item
 
     def _receive(self, number: int, _: object) -> None:
         if not self.number:
