@@ -4,6 +4,7 @@ Two forms are read: this project's, which is self-contained (model, optimizer, p
 genotype, vocabularies, history, versions), and the released models', which hold weights alone.
 """
 
+import functools
 import hashlib
 import mmap
 import os
@@ -95,8 +96,9 @@ class CheckpointFile:
         """What this project wrote; None for released weights."""
         return self.content if isinstance(self.content, Checkpoint) else None
 
+    @functools.cached_property
     def sha256(self) -> str:
-        """Return the SHA-256 of the file's bytes, also when its name is gone or stands for another file by now."""
+        """The SHA-256 of the file's bytes, also when its name is gone or stands for another file by now."""
         with mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return hashlib.sha256(data).hexdigest()
 

@@ -45,7 +45,7 @@ def check_earlier(task: Task, plan: Plan, split: str) -> None:
     path = _path(task, plan, split)
     provenance = _provenance(path)
     assert plan.source is not None
-    if path.exists() and provenance.get("checkpoint_sha256") != plan.source.sha256():
+    if path.exists() and provenance.get("checkpoint_sha256") != plan.source.sha256:
         if not plan.named:
             raise ConfigError(f"{path} is the result of another checkpoint: choose another name by --VERSION")
         log.warning("%s is the result of another checkpoint and will be replaced", path)
@@ -151,7 +151,7 @@ def _describe_run(plan: Plan) -> dict[str, Any]:
         "trained_on": config.split if own else UNKNOWN,
         "seen_splits": plan.seen_splits,
         "checkpoint": str(source.path),
-        "checkpoint_sha256": source.sha256(),
+        "checkpoint_sha256": source.sha256,
         "epochs_trained": own.epoch if own else None,
         "training_processes": own.processes if own else None,
         "training_versions": own.versions if own else None,

@@ -63,6 +63,8 @@ class Task(ABC):
         self.vocabularies: dict[str, list[str]] = {}
         self.weights = "the network"
         """What predicts, for messages: the path of a checkpoint, if there is one."""
+        self.image_ids: Sequence[int] = ()
+        """The image of every sample that is being scored, where known; also for messages."""
 
     @classmethod
     def settle(cls, config: Config) -> Config:
@@ -220,8 +222,10 @@ class Task(ABC):
         for output in outputs:
             damaged = ~output.isfinite().flatten(1).all(dim=1)  # (B,)
             if damaged.any():
+                index = int(batch["index"][damaged][0])
+                image = f" (image {self.image_ids[index]})" if len(self.image_ids) else ""
                 raise DataError(
-                    f"{self.weights} gives NaN or infinite numbers for sample {batch['index'][damaged][0]}: its "
+                    f"{self.weights} gives NaN or infinite numbers for sample {index}{image}: its "
                     "weights or the image's features are damaged; check the features by `check-data --full`"
                 )
 
@@ -231,6 +235,7 @@ class Task(ABC):
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], dataset: Any, tools: Tools) -> Result:
         """Predict this process's batches, gather the predictions of all processes, score them."""
+        self.image_ids = getattr(dataset, "image_ids", ())
         predictions = [record for batch in loader for record in self.predict(model, batch)]
         return self.score(sorted(tools.gather(predictions), key=lambda record: record["index"]), dataset)
 
