@@ -5,8 +5,6 @@ genotype, vocabularies, history, versions), and the released models', which hold
 """
 
 import functools
-import hashlib
-import mmap
 import os
 import pickle
 import platform
@@ -27,7 +25,7 @@ from mmnas.config import VERSION, Config
 from mmnas.engine.checkpoint_values import plain_values
 from mmnas.engine.stopping import explained
 from mmnas.errors import CheckpointError, ConfigError
-from mmnas.files import PathLike, replacing
+from mmnas.files import PathLike, replacing, sha256_of
 from mmnas.genotype import Genotype
 from mmnas.schema import Count, Finite, Natural, convert, shown
 from mmnas.version import __version__
@@ -98,9 +96,8 @@ class CheckpointFile:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """The SHA-256 of the file's bytes, also when its name is gone or stands for another file by now."""
-        with mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return hashlib.sha256(data).hexdigest()
+        """The SHA-256 of the file's bytes, see `sha256_of`."""
+        return sha256_of(self.file)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _received, (self.path, DupFd(self.file.fileno()))

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import mmap
 import os
 import re
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from mmnas.engine.checkpoint import versions
 from mmnas.errors import ConfigError, DataError
-from mmnas.files import read_json, replacing
+from mmnas.files import read_json, replacing, sha256_of
 from mmnas.genotype import Genotype
 from mmnas.run.plan import UNKNOWN, Plan
 from mmnas.tasks.base import Result, Task
@@ -99,8 +98,9 @@ def changed_files(path: Path) -> list[str]:
 def _hash(path: Path) -> str | None:
     """Return the SHA-256 of a file, None for one that cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+        with open(path, "rb") as file:
+            return sha256_of(file)
+    except (OSError, ValueError):  # the latter for an empty file
         return None
 
 
@@ -134,8 +134,7 @@ def _write(path: Path, value: Any) -> str:
             file.write(f"{text}\n".encode())
         file.flush()
         os.fsync(file.fileno())
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return hashlib.sha256(data).hexdigest()
+        return sha256_of(file)
 
 
 def _describe_run(plan: Plan) -> dict[str, Any]:

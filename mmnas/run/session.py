@@ -124,7 +124,6 @@ def _evaluate(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
             result = evaluator.run(model)
             if group.rank == 0:
                 write_result(result, task, plan, split, evaluator.samples, group.size)
-            group.barrier()
 
 
 def files_of_run(plan: Plan) -> set[str]:

@@ -70,8 +70,7 @@ class Task(ABC):
     def settle(cls, config: Config) -> Config:
         """Complete the configuration of a new run. Raises `ConfigError` for an unknown value."""
         for key, valid in cls.choices.items():
-            section, name = key.split(".")
-            require_one_of(key, getattr(getattr(config, section), name), valid)
+            require_one_of(key, config.value(key), valid)
         for split in config.training.split_base_lr:
             require_one_of("training.split_base_lr: the split", split, cls.splits)
         return config
