@@ -6,6 +6,7 @@ configuration is written into each checkpoint as plain types.
 
 import functools
 import importlib.resources
+import operator
 import re
 import typing
 from collections.abc import Mapping
@@ -160,6 +161,10 @@ class Config(Section, frozen=True):
     def base_lr(self) -> float:
         """The base learning rate of this run's training split."""
         return self.training.split_base_lr.get(self.split, self.training.base_lr)
+
+    def value(self, key: str) -> Any:
+        """Return the value of a dotted key, such as `training.seed`."""
+        return operator.attrgetter(key)(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types only: dicts, lists, strings, numbers, None."""

@@ -6,13 +6,15 @@ Every file that a run writes is first written beside the old one, flushed to the
 import codecs
 import contextlib
 import glob
+import hashlib
 import json
 import logging
+import mmap
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 
@@ -112,6 +114,12 @@ def _describe_syntax_error(content: bytes, exception: msgspec.DecodeError) -> st
 def is_text(text: str) -> bool:
     """Whether a string can be written as UTF-8; a pickle may hold halves of characters."""
     return re.search("[\ud800-\udfff]", text) is None
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Return the SHA-256 of an open file's bytes, also when its name is gone or stands for another file by now."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return hashlib.sha256(data).hexdigest()
 
 
 @contextlib.contextmanager

@@ -5,8 +5,7 @@ genotype, vocabularies, history, versions), the folder that `mmnas export` write
 state of training, and the released models', which hold weights alone.
 """
 
-import hashlib
-import mmap
+import functools
 import os
 import pickle
 import platform
@@ -28,7 +27,7 @@ from mmnas.engine.checkpoint_values import plain_values
 from mmnas.engine.exported import WEIGHTS, read_export
 from mmnas.engine.stopping import explained
 from mmnas.errors import CheckpointError, ConfigError
-from mmnas.files import PathLike, replacing
+from mmnas.files import PathLike, replacing, sha256_of
 from mmnas.genotype import Genotype
 from mmnas.schema import Count, Finite, Natural, convert, shown
 from mmnas.version import __version__
@@ -97,10 +96,10 @@ class CheckpointFile:
         """What this project wrote; None for released weights."""
         return self.content if isinstance(self.content, Checkpoint) else None
 
+    @functools.cached_property
     def sha256(self) -> str:
-        """Return the SHA-256 of the file's bytes, also when its name is gone or stands for another file by now."""
-        with mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return hashlib.sha256(data).hexdigest()
+        """The SHA-256 of the file's bytes, see `sha256_of`."""
+        return sha256_of(self.file)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _received, (self.path, DupFd(self.file.fileno()))

@@ -16,7 +16,7 @@ from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike
 from mmnas.predict.samples import read_samples
 from mmnas.predict.stored import StoredResult, read_result
-from mmnas.run.results import MARK, replace_set, sha256_of, was_trained_on
+from mmnas.run.results import MARK, hash_of, replace_set, was_trained_on
 from mmnas.tasks import task_named
 from mmnas.tasks.base import Record, Result, Task
 from mmnas.tasks.vgd import VGDTask
@@ -107,6 +107,6 @@ def _provenance(parts: Sequence[StoredResult], result: Result) -> dict[str, Any]
     kept = ("checkpoint", "checkpoint_sha256", "summary", "files", "parts")
     origins = [{key: part.provenance[key] for key in kept if key in part.provenance} for part in parts]
     for part, origin in zip(parts, origins, strict=True):
-        origin |= {"result": str(part.path), "meta_sha256": sha256_of(part.path.with_suffix(".meta.json"))}
+        origin |= {"result": str(part.path), "meta_sha256": hash_of(part.path.with_suffix(".meta.json"))}
     figures = {MARK: was_trained_on(parts[0].split, seen), "summary": result.summary, "versions": versions()}
     return {**shared, "config": own["config"], "seen_splits": seen, **figures, "parts": origins}

@@ -120,10 +120,9 @@ def _default(key: str, value: Any, task: type[Task]) -> str:
     """Return the default as --help shows it: of configuration keys that of the default --MODEL."""
     note = ""
     if "." in key:
-        part, name = key.split(".")
-        configs = {size: load_config(task.name, size, split="", version="") for size in shipped_sections(task.name)}
-        values = {size: getattr(getattr(config, part), name) for size, config in configs.items()}
-        value = values.get("search" if part == "search" else "small", values["small"])
+        sizes = shipped_sections(task.name)
+        values = {size: load_config(task.name, size, split="", version="").value(key) for size in sizes}
+        value = values.get("search" if key.startswith("search.") else "small", values["small"])
         note = "; depends on --MODEL" if len(set(values.values())) > 1 else ""
     value = {"split": task.splits[0], "geno_path": default_genotype(task)}.get(key, value)
     if value is msgspec.NODEFAULT:

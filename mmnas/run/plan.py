@@ -7,7 +7,6 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -217,7 +216,7 @@ def _from_checkpoint(
     free = (*FREE_KEYS, *task.free_keys, *(FREE_WHEN_RESUMING if request.resume else ()))
     for key in request.overrides:
         if not key.startswith((*free, "training.", "search.") if tuning else free):
-            fixed.append((request.flags.get(key, key), _value(asked, key), _value(trained, key)))
+            fixed.append((request.flags.get(key, key), asked.value(key), trained.value(key)))
     for flag, given, kept in fixed:
         if given != kept:
             raise CheckpointError(
@@ -228,8 +227,3 @@ def _from_checkpoint(
         new = _configuration(task, request, trained.size, version)
         return replace(new, model=asked.model, data=asked.data), genotype
     return task.settle(asked), genotype
-
-
-def _value(config: Config, key: str) -> Any:
-    part, name = key.split(".", 1)
-    return getattr(getattr(config, part), name)

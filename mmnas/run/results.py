@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import mmap
 import os
 import re
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from mmnas.engine.checkpoint import versions
 from mmnas.errors import ConfigError, DataError
-from mmnas.files import read_json, replacing
+from mmnas.files import read_json, replacing, sha256_of
 from mmnas.genotype import Genotype
 from mmnas.run.plan import UNKNOWN, Plan
 from mmnas.tasks.base import Result, Task
@@ -56,7 +55,7 @@ def check_earlier(task: Task, plan: Plan, split: str) -> None:
     path = _path(task, plan, split)
     provenance = _provenance(path)
     assert plan.source is not None
-    if path.exists() and provenance.get("checkpoint_sha256") != plan.source.sha256():
+    if path.exists() and provenance.get("checkpoint_sha256") != plan.source.sha256:
         if not plan.named:
             raise ConfigError(f"{path} is the result of another checkpoint: choose another name by --VERSION")
         log.warning("%s is the result of another checkpoint and will be replaced", path)
@@ -101,18 +100,15 @@ def changed_files(path: Path) -> list[str]:
     """Return the files of the result at `path` that are not the ones its provenance was written for."""
     files = _provenance(path).get("files")
     named = files.items() if isinstance(files, dict) else ()
-    return [name for name, digest in named if sha256_of(path.with_name(Path(name).name)) != digest]
+    return [name for name, digest in named if hash_of(path.with_name(Path(name).name)) != digest]
 
 
-def sha256_of(path: Path) -> str | None:
+def hash_of(path: Path) -> str | None:
     """Return the SHA-256 of a file, None for one that cannot be read."""
     try:
-        digest = hashlib.sha256()
         with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
-    except OSError:
+            return sha256_of(file)
+    except (OSError, ValueError):  # the latter for an empty file
         return None
 
 
@@ -151,8 +147,7 @@ def _write(path: Path, value: Any) -> str:
             file.write(f"{text}\n".encode())
         file.flush()
         os.fsync(file.fileno())
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return hashlib.sha256(data).hexdigest()
+        return sha256_of(file)
 
 
 def _describe_run(plan: Plan) -> dict[str, Any]:
@@ -168,7 +163,7 @@ def _describe_run(plan: Plan) -> dict[str, Any]:
         "trained_on": config.split if own else UNKNOWN,
         "seen_splits": plan.seen_splits,
         "checkpoint": str(source.path),
-        "checkpoint_sha256": source.sha256(),
+        "checkpoint_sha256": source.sha256,
         "epochs_trained": own.epoch if own else None,
         "training_processes": own.processes if own else None,
         "training_versions": own.versions if own else None,

@@ -13,6 +13,7 @@ from mmnas.engine import checkpoint as checkpoints
 from mmnas.engine.checkpoint import Checkpoint, checkpoints_in
 from mmnas.engine.distributed import Group
 from mmnas.engine.evaluator import Evaluator
+from mmnas.engine.fingerprint import fingerprint, require_same
 from mmnas.engine.loading import dismiss_workers, look_at
 from mmnas.engine.logging import Scalars, start_logging
 from mmnas.engine.stopping import InterruptedRun, StopSignal, explained
@@ -99,7 +100,7 @@ def _learn(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
     )
     if plan.resume and plan.source and plan.checkpoint:
         loop.restore(plan.checkpoint, plan.source.path)
-        loop.seen_splits, loop.written = plan.seen_splits, files_of_run(plan)
+        loop.seen_splits, loop.written = plan.seen_splits, files_of_run(plan) if group.rank == 0 else set()
     else:
         loop.seen_splits = [*loop.seen_splits, *plan.seen_splits]
         warn_if_other_features(task, plan)
@@ -121,10 +122,11 @@ def _evaluate(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
         for split in task.splits_of(plan.run):
             evaluator = Evaluator(task, split, group)
             warn_if_other_features(task, plan)
+            if plan.source and plan.checkpoint and group.rank == 0:
+                require_same({split: fingerprint(evaluator.dataset)}, plan.checkpoint, plan.source.path)
             result = evaluator.run(model)
             if group.rank == 0:
                 write_result(result, task, plan, split, evaluator.samples, group.size)
-            group.barrier()
 
 
 def files_of_run(plan: Plan) -> set[str]:

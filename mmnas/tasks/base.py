@@ -68,13 +68,14 @@ class Task(ABC):
         """What made the region features that were opened; None where nothing is noted."""
         self.keeps_scores = False
         """Whether results hold the scores of all answers or boxes, for ensembles."""
+        self.image_ids: Sequence[int] = ()
+        """The image of every sample that is being scored, where known; also for messages."""
 
     @classmethod
     def settle(cls, config: Config) -> Config:
         """Complete the configuration of a new run. Raises `ConfigError` for an unknown value."""
         for key, valid in cls.choices.items():
-            section, name = key.split(".")
-            require_one_of(key, getattr(getattr(config, section), name), valid)
+            require_one_of(key, config.value(key), valid)
         for split in config.training.split_base_lr:
             require_one_of("training.split_base_lr: the split", split, cls.splits)
         return config
@@ -226,8 +227,10 @@ class Task(ABC):
         for output in outputs:
             damaged = ~output.isfinite().flatten(1).all(dim=1)  # (B,)
             if damaged.any():
+                index = int(batch["index"][damaged][0])
+                image = f" (image {self.image_ids[index]})" if len(self.image_ids) else ""
                 raise DataError(
-                    f"{self.weights} gives NaN or infinite numbers for sample {batch['index'][damaged][0]}: its "
+                    f"{self.weights} gives NaN or infinite numbers for sample {index}{image}: its "
                     "weights or the image's features are damaged; check the features by `check-data --full`"
                 )
 
@@ -244,6 +247,7 @@ class Task(ABC):
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], dataset: Any, tools: Tools) -> Result:
         """Predict this process's batches, gather the predictions of all processes, score them."""
+        self.image_ids = getattr(dataset, "image_ids", ())
         predictions = [record for batch in loader for record in self.predict(model, batch)]
         return self.score(sorted(tools.gather(predictions), key=lambda record: record["index"]), dataset)
 

@@ -93,7 +93,7 @@ def test_what_does_not_fit_in_a_checkpoint_is_named(tmp_path, name, value, messa
 
 
 def in_another_process(source, answers):
-    answers.put((source.content.model["w"].sum().item(), source.sha256(), source.path.exists()))
+    answers.put((source.content.model["w"].sum().item(), source.sha256, source.path.exists()))
 
 
 def test_another_process_receives_the_open_file_not_the_values(tmp_path):
@@ -116,7 +116,7 @@ def test_the_hash_is_that_of_the_bytes_that_were_loaded(tmp_path):
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     source = open_checkpoint(path)
     save_checkpoint(path, checkpoint(2.0))
-    assert source.sha256() == digest
+    assert source.sha256 == digest
 
 
 COUNTED = """
