@@ -26,6 +26,7 @@ def write_export(folder: Path, checkpoint: Mapping[str, Any]) -> None:
     settings = {name: value for name, value in checkpoint.items() if name not in _LEFT_OUT}
     write_json(folder / SETTINGS, settings, indent=1)
     save_file(checkpoint["model"], folder / WEIGHTS, {_DIGEST: _digest(folder)})
+    (folder / WEIGHTS).chmod((folder / SETTINGS).stat().st_mode)  # which safetensors leaves to the owner alone
 
 
 def read_export(folder: Path, file: BinaryIO) -> dict[str, Any]:

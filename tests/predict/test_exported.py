@@ -50,6 +50,7 @@ def test_an_export_holds_the_checkpoint_but_for_what_only_training_needs(trained
         assert getattr(old, name) == getattr(new, name)
     assert {**old.config, "paths": None} == {**new.config, "paths": None}
     assert str(trained.data) not in (exported / SETTINGS).read_text()  # nor any other path of this machine
+    assert len({path.stat().st_mode for path in exported.iterdir()}) == 1
     assert new.optimizer == {} and set(load_file(exported / WEIGHTS)) == set(old.model)
 
 
