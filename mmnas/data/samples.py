@@ -10,6 +10,7 @@ from mmnas.config import DataConfig
 from mmnas.data.features import RegionSource
 from mmnas.data.ragged import Ragged
 from mmnas.data.store import region_counts
+from mmnas.errors import DataError
 from mmnas.text.vocabulary import Vocabulary
 
 
@@ -19,6 +20,13 @@ class SizedDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
+
+
+def weight_samples(count: int) -> int:
+    """Return how many of `count` samples, the first ones, weights learn from in a search: 80 %."""
+    if count < 2:
+        raise DataError("the training split holds one sample: a search needs some for weights and some for alphas")
+    return max(1, count * 4 // 5)
 
 
 class ImageDataset(Dataset):

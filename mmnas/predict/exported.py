@@ -84,7 +84,7 @@ def _scores(path: Path, checkpoint: Checkpoint) -> dict[str, _Scored]:
     """Return what is known of a checkpoint's scores by split: of training, and of the results beside its run."""
     last = checkpoint.history[-1]["metrics"] if checkpoint.history else None
     scores = {"val": _Scored("", "val", last, was_trained_on("val", checkpoint.seen_splits))} if last else {}
-    digest = checkpoints.open_checkpoint(path).sha256()
+    digest = checkpoints.open_checkpoint(path).sha256
     for file in sorted(path.absolute().parent.parent.glob("result_*/result_run_*.meta.json")):
         with contextlib.suppress(DataError):  # a result of an earlier release
             scored = read_json(file, kind=_Scored)

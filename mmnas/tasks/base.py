@@ -17,7 +17,7 @@ from mmnas.batch import Batch
 from mmnas.config import Config
 from mmnas.data.features import RegionSource, require_images
 from mmnas.data.made_by import MadeBy, one_maker
-from mmnas.data.samples import SizedDataset
+from mmnas.data.samples import SizedDataset, weight_samples
 from mmnas.errors import CheckpointError, DataError
 from mmnas.genotype import Genotype
 from mmnas.models.network import MMNasNet, build_network
@@ -29,13 +29,6 @@ from mmnas.text.vocabulary import Vocabulary
 from mmnas.text.word_vectors import word_vectors
 
 log = logging.getLogger(__name__)
-
-
-def weight_samples(count: int) -> int:
-    """Return how many of `count` samples, the first ones, weights learn from in a search: 80 %."""
-    if count < 2:
-        raise DataError("the training split holds one sample: a search needs some for weights and some for alphas")
-    return max(1, count * 4 // 5)
 
 
 class Task(ABC):

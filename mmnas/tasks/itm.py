@@ -19,6 +19,7 @@ from mmnas.data import scan_precomp
 from mmnas.data.features import RegionSource
 from mmnas.data.matching import ImageDataset, PairDataset, RetrievalDataset
 from mmnas.data.ragged import Ragged
+from mmnas.data.samples import weight_samples
 from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE, Captions
 from mmnas.data.sources import matching_features
 from mmnas.errors import CheckpointError, ConfigError, DataError
@@ -26,7 +27,7 @@ from mmnas.metrics.retrieval import FOLDS, RECALLS, folds, mean_figures, retriev
 from mmnas.models.heads import FusionHead
 from mmnas.models.network import MMNasNet
 from mmnas.models.pair_scorer import PairScorer
-from mmnas.tasks.base import Record, Result, Task, Tools, warn_missing, weight_samples
+from mmnas.tasks.base import Record, Result, Task, Tools, warn_missing
 from mmnas.tasks.hard_negatives import hard_negatives, random_negatives
 from mmnas.tasks.report import Report
 from mmnas.tasks.retrieval import best_lists, score_images
