@@ -122,8 +122,8 @@ class EpochLoop(ABC):
         Raises `InterruptedRun` after a signal, or when time is up, once all is saved.
         """
         self.scalars = scalars
-        with StopSignal(deadline) as self.stop:
-            try:
+        try:
+            with StopSignal(deadline) as self.stop:
                 self._after_epoch()  # a run that was stopped before or in what follows its last epoch
                 while self._unfinished():
                     self._run_epoch()
@@ -133,8 +133,8 @@ class EpochLoop(ABC):
                     self._interrupt_if_asked()
                     self._after_epoch()
                     self._interrupt_if_asked()
-            except InterruptedRun as exception:
-                raise self._resumable(exception.number) from None
+        except InterruptedRun as exception:
+            raise self._resumable(exception.number) from None
         log.info("trained %d epochs; the checkpoints are in %s", self.epoch, self.folder)
 
     def _run_epoch(self) -> None:
@@ -208,14 +208,15 @@ class EpochLoop(ABC):
             raise InterruptedRun(number)
 
     def _resumable(self, number: int) -> InterruptedRun:
-        """Return what ends the run. Every process may save what none has, before any step: they hold the same."""
+        """Return what ends the run. Before any step every process holds the same, and may save what none has."""
         path = self.folder / checkpoint_name(self.epoch, self.step)
-        if not path.exists():
+        if not path.exists() and not self.step:
             save_checkpoint(path, self._checkpoint())
+        saved = f"saved {path}; " if path.exists() else ""  # not if another process broke down within the epoch
         return InterruptedRun(
             number,
             f"{'time is up: ' if number == SIGALRM else ''}stopped after {self.epoch} epochs and {self.step} "
-            f"steps; saved {path}; go on with --RUN={self.run} --RESUME --VERSION={self.config.version}",
+            f"steps; {saved}go on with --RUN={self.run} --RESUME --VERSION={self.config.version}",
         )
 
     def _save(self) -> None:

@@ -74,11 +74,13 @@ class StopSignal:
                 signal.setitimer(signal.ITIMER_REAL, max(self.deadline - time.time(), 1e-3))
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, exception: object, __: object) -> None:
         if self.deadline is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self.number and isinstance(exception, RuntimeError) and isinstance(explained(exception), LostProcess):
+            raise InterruptedRun(self.number) from None  # those that stopped first do not answer the others
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
@@ -88,10 +90,6 @@ class StopSignal:
             if self.number:
                 raise InterruptedRun(self.number)
             yield
-        except RuntimeError as exception:  # the processes that have met the signal first answer no more
-            if not (self.number and isinstance(explained(exception), LostProcess)):
-                raise
-            raise InterruptedRun(self.number) from None
         finally:
             self._at_once = False
 
