@@ -30,7 +30,7 @@ def test_every_kind_of_command_is_known():
         "make demo", "make test", "make install", "source .venv/bin/activate", "python3 train_vqa.py",
         "python3 train_vgd.py", "python3 train_itm.py", "python3 -m", "torchrun --nproc_per_node=4", "mmnas train",
         "mmnas demo", "mmnas plot-search", "mmnas show-arch", "mmnas check-data", "mmnas pack-features",
-        "mmnas check-submission", "mmnas make-world",
+        "mmnas check-submission", "mmnas make-world", "mmnas report", "mmnas export",
     }  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def test_make_targets_are_there():
         (
             "vqa",
             "train train val test search plot-search show-arch train "
-            "check-data pack-features train check-submission val",
+            "check-data pack-features train check-submission report export val",
             ["val/result_run_mine", "test/result_run_mine"],
         ),
         ("vgd", "train test", ["test/result_run_ground_testA", "test/result_run_ground_testB"]),
