@@ -5,7 +5,6 @@ them: they see a `Task`, its data sets and batches.
 """
 
 import contextlib
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, cast
@@ -27,8 +26,6 @@ from mmnas.tasks.report import Report
 from mmnas.tasks.result import Record, Result, Tools
 from mmnas.text.vocabulary import Vocabulary
 from mmnas.text.word_vectors import word_vectors
-
-log = logging.getLogger(__name__)
 
 
 class Task(ABC):
@@ -247,9 +244,3 @@ class Task(ABC):
     @abstractmethod
     def check(self, report: Report, full: bool) -> None:
         """Report on the files that training reads, using its own readers; `full` reads every image's features."""
-
-
-def warn_missing(what: str, splits: Sequence[str]) -> None:
-    """Warn about splits whose texts cannot contribute to the vocabulary."""
-    if splits:
-        log.warning("no %s of %s: the vocabulary differs from the published one", what, ", ".join(splits))

@@ -27,12 +27,12 @@ from mmnas.metrics.retrieval import FOLDS, RECALLS, folds, mean_figures, retriev
 from mmnas.models.heads import FusionHead
 from mmnas.models.network import MMNasNet
 from mmnas.models.pair_scorer import PairScorer
-from mmnas.tasks.base import Record, Result, Task, Tools, warn_missing
+from mmnas.tasks.base import Record, Result, Task, Tools
 from mmnas.tasks.hard_negatives import hard_negatives, random_negatives
 from mmnas.tasks.report import Report
 from mmnas.tasks.retrieval import best_lists, score_images
 from mmnas.text.tokenizer import tokenize
-from mmnas.text.vocabulary import Vocabulary
+from mmnas.text.vocabulary import Vocabulary, warn_missing
 
 MARGIN = 0.2
 # Protocol -> its data set, the split that it calls test, and the folds whose figures it averages.

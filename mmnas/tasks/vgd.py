@@ -25,11 +25,11 @@ from mmnas.data.sources import KINDS, feature_width, grounding_features
 from mmnas.errors import ConfigError
 from mmnas.metrics.grounding import CORRECT_IOU, grounding_accuracy, proposal_quality
 from mmnas.models.heads import GroundingHead
-from mmnas.tasks.base import Record, Result, Task, warn_missing
+from mmnas.tasks.base import Record, Result, Task
 from mmnas.tasks.grounding_loss import LOSSES, grounding_loss, grounding_targets, loss_totals
 from mmnas.tasks.report import Report
 from mmnas.tasks.result import take_scores
-from mmnas.text.vocabulary import Vocabulary
+from mmnas.text.vocabulary import Vocabulary, warn_missing
 
 log = logging.getLogger(__name__)
 

@@ -24,12 +24,12 @@ from mmnas.data.vqa_json import Annotation, Question
 from mmnas.errors import DataError
 from mmnas.metrics.vqa_accuracy import ANSWERS, EXACT, FORMS, vqa_accuracy
 from mmnas.models.heads import FusionHead
-from mmnas.tasks.base import Record, Result, Task, warn_missing
+from mmnas.tasks.base import Record, Result, Task
 from mmnas.tasks.report import Report
 from mmnas.tasks.result import take_scores
 from mmnas.tasks.submission import find_faults
 from mmnas.text.tokenizer import tokenize
-from mmnas.text.vocabulary import Vocabulary
+from mmnas.text.vocabulary import Vocabulary, warn_missing
 
 log = logging.getLogger(__name__)
 
