@@ -4,7 +4,6 @@ Goyal et al., "Making the V in VQA Matter", CVPR 2017. The split "vg" holds the 
 published code adds to train and val, in the same format without the two type keys.
 """
 
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -151,9 +150,11 @@ def _read(path: PathLike, key: str, kind: type[_Record]) -> Iterator[_Record]:
     for start in range(0, len(raw), _PART):
         part = b"[%s]" % b",".join(raw[start : start + _PART])
         try:
-            entries = decoder.decode(part)
+            entries: list[_Record] = decoder.decode(part)
         except msgspec.ValidationError as exception:
-            message = re.sub(r"\$\[(\d+)\]", lambda index: f"$.{key}[{start + int(index[1])}]", str(exception))
+            text, found, inside = str(exception).partition("`$[")
+            number, _, rest = inside.partition("]")
+            message = f"{text}`$.{key}[{start + int(number)}]{rest}" if found else text
             raise DataError(f"{path}: {describe_misfit(msgspec.ValidationError(message))}") from None
         # Large files are not searched for repeated keys as a whole, and a part only if it looks like having one.
         suspect = max(map(part.count, required)) > len(entries)
@@ -187,13 +188,14 @@ def check_pairs(
             raise DataError(f"question {faulty[0]} {fault} ({len(faulty)} such in all): {remedy}")
 
 
-def answer_vocabulary(annotations: Iterable[Annotation], min_count: int = 8) -> list[str]:
+def answer_vocabulary(annotations: Iterable[Annotation], min_count: int = 8) -> tuple[list[str], float]:
     """Return the normalized usual answers that occur more than `min_count` times, in order of first appearance.
 
-    On train and val of VQA v2, in that order, these are 3129.
+    On train and val of VQA v2, in that order, these are 3129. Beside them, the share of questions with a rarer one.
     """
     counts = Counter(normalize_for_vocabulary(entry.multiple_choice_answer) for entry in annotations)
-    return [answer for answer, count in counts.items() if count > min_count]
+    rare = sum(count for count in counts.values() if count <= min_count)
+    return [answer for answer, count in counts.items() if count > min_count], rare / max(1, counts.total())
 
 
 def soft_targets(answers: Sequence[str], answer_index: Mapping[str, int]) -> dict[int, float]:

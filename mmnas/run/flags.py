@@ -30,6 +30,9 @@ class Request(Struct, frozen=True):
     ] = None
     keep_all: Annotated[bool, doc("keep every epoch's checkpoint, not only the newest two and the best")] = False
     scores: Annotated[bool, doc("also write the scores of all answers or boxes, for ensembles")] = False
+    new_answers: Annotated[
+        bool, doc("VQA: fine-tune on other answers, with a new answer list and a new last layer")
+    ] = False
     size: Annotated[Size | None, doc("size of the network; if omitted, small, or search for --RUN=search")] = None
     geno_path: Annotated[str | None, doc("genotype file, or the name of a shipped genotype")] = None
     geno_epoch: Annotated[int | None, doc("entry of the genotype file; if omitted, the last")] = None
@@ -51,7 +54,7 @@ class Request(Struct, frozen=True):
 FLAGS = {
     "what to do": {
         "--RUN": "run", "--VERSION": "version", "--RESUME": "resume", "--CKPT_PATH": "checkpoint",
-        "--KEEP_ALL": "keep_all", "--SCORES": "scores",
+        "--KEEP_ALL": "keep_all", "--SCORES": "scores", "--NEW_ANSWERS": "new_answers",
     },
     "model": {"--MODEL": "size", "--GENO_PATH": "geno_path", "--GENO_EPOCH": "geno_epoch"},
     "data": {

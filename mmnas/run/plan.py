@@ -48,6 +48,8 @@ class Plan:
     """Whether the user chose the version."""
     scores: bool = False
     """Whether scoring writes the scores of all answers or boxes, too."""
+    new_answers: bool = False
+    """Whether fine-tuning starts a new answer list and last layer."""
     deadline: float | None = None
     """The time, in seconds since the epoch, at which to save and stop."""
 
@@ -77,6 +79,8 @@ def default_size(run: str) -> str:
 def make_plan(task: type[Task], request: Request) -> Plan:
     """Settle a request. Raises `ConfigError` or `CheckpointError`, before anything is written."""
     _check_flags(request)
+    if request.new_answers and "answers" not in task.vocabulary_names:
+        raise ConfigError(f"--NEW_ANSWERS is for VQA; {task.name} has no answers")
     request = _with_file(request)
     path = _checkpoint_path(request)
     version = _version(request, path)
@@ -93,7 +97,7 @@ def make_plan(task: type[Task], request: Request) -> Plan:
             genotype = read_genotype(request.geno_path or default_genotype(task), request.geno_epoch)
     named = request.version is not None
     deadline = None if request.time_limit is None else time.time() + 60 * request.time_limit
-    switches = request.resume, request.keep_all, named, request.scores
+    switches = request.resume, request.keep_all, named, request.scores, request.new_answers
     plan = Plan(request.run, config, genotype, source, *switches, deadline)
     check_folder(plan)
     return plan
@@ -126,6 +130,8 @@ def _check_flags(request: Request) -> None:
         raise ConfigError(f"--RESUME and --KEEP_ALL belong to --RUN=train and --RUN=search, not to {run}")
     if request.run in LEARNING and request.scores:
         raise ConfigError(f"--SCORES belongs to --RUN=val and --RUN=test, not to {run}")
+    if request.new_answers and (request.run != "train" or request.resume or request.checkpoint is None):
+        raise ConfigError("--NEW_ANSWERS is for fine-tuning: --RUN=train with --CKPT_PATH, without --RESUME")
     if request.time_limit is not None and (request.run not in LEARNING or not 0 < request.time_limit <= YEAR):
         raise ConfigError(f"--TIME_LIMIT={request.time_limit} must be 1 to {YEAR} minutes of --RUN=train or search")
     if request.run != "search":
@@ -214,6 +220,7 @@ def _from_checkpoint(
     if not tuning:
         fixed.append(("--SPLIT", request.split or trained.split, trained.split))
     free = (*FREE_KEYS, *task.free_keys, *(FREE_WHEN_RESUMING if request.resume else ()))
+    free += ("data.answer_min_count",) if request.new_answers else ()
     for key in request.overrides:
         if not key.startswith((*free, "training.", "search.") if tuning else free):
             fixed.append((request.flags.get(key, key), asked.value(key), trained.value(key)))

@@ -31,6 +31,7 @@ from mmnas.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
+ANSWER_LAYER = "head.classifier"
 # What learns, by the value of --RUN.
 LOOPS: dict[str, type[Trainer] | type[Searcher]] = {"train": Trainer, "search": Searcher}
 
@@ -75,8 +76,11 @@ def prepare(task: Task, plan: Plan) -> MMNasNet:
     if plan.source is None:
         return task.build_model(plan.genotype, pretrained_words=True)
     task.weights = str(plan.source.path)
+    if plan.new_answers:
+        task.vocabularies["answers"] = task.build_vocabularies()["answers"]
     build = partial(task.build_model, plan.genotype, pretrained_words=False)
-    return network_with(build, plan.source.content, plan.source.path, task.explain_misfit)
+    fresh = ANSWER_LAYER if plan.new_answers else None
+    return network_with(build, plan.source.content, plan.source.path, task.explain_misfit, fresh)
 
 
 def _announce(plan: Plan, group: Group) -> None:
@@ -87,6 +91,11 @@ def _announce(plan: Plan, group: Group) -> None:
         "%s %s, size %s, version %s%s; %s on %s",
         plan.run, config.task, config.size, config.version, source, processes, group.device.type,
     )  # fmt: skip
+    if plan.run == "train" and plan.source and not plan.resume:
+        log.info(
+            "fine-tuning on %s under %s; words, %sgenotype and sizes stay those of the checkpoint",
+            config.split, config.paths.data, "" if plan.new_answers else "answers, ",
+        )  # fmt: skip
     log.debug("configuration: %s", config.to_dict())
 
 

@@ -6,7 +6,7 @@ Letters: B batch, A answers.
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from mmnas.tasks.base import Record, Result, Task
 from mmnas.tasks.report import Report
 from mmnas.tasks.result import take_scores
 from mmnas.tasks.submission import find_faults
+from mmnas.tasks.vqa_answers import answers_to_learn, check_targets
 from mmnas.text.tokenizer import tokenize
 from mmnas.text.vocabulary import Vocabulary, warn_missing
 
@@ -70,19 +71,9 @@ class VQATask(Task):
         """
         token_lists = (tokenize(question.text) for question in self._read_all("questions", vqa_json.SPLITS))
         words = list(Vocabulary.from_token_lists(token_lists).words)
-        answers = self._answers(self._read_all("annotations", ("train", "val")))
+        annotations = self._read_all("annotations", ("train", "val"))
+        answers = answers_to_learn(annotations, self.config.data.answer_min_count)
         return {"tokens": words, "answers": answers}
-
-    def _answers(self, annotations: Iterable[Annotation]) -> list[str]:
-        """Return the answers to learn. Raises `DataError` when there are none."""
-        least = self.config.data.answer_min_count
-        answers = vqa_json.answer_vocabulary(annotations, least)
-        if not answers:
-            raise DataError(
-                f"no answer occurs more than {least} times in the annotations of train and val: "
-                "lower data.answer_min_count by --CFG"
-            )
-        return answers
 
     def _read_all(self, kind: str, splits: Sequence[str]) -> Iterator[Any]:
         """Yield what the files of `splits` hold. Raises `DataError` naming their places if all are missing."""
@@ -110,7 +101,7 @@ class VQATask(Task):
         questions, annotations = (list(itertools.chain.from_iterable(part)) for part in zip(*parts, strict=True))
         dataset = self._dataset(questions, "training questions")
         empty = dataset.set_targets(annotations, self.vocabularies["answers"])
-        log.info("%.2f %% of the training questions have an empty target", 100 * empty / len(dataset))
+        check_targets(empty, annotations, self.vocabularies["answers"])
         return dataset
 
     def evaluation_set(self, split: str) -> VQADataset:
@@ -237,7 +228,8 @@ class VQATask(Task):
         """Show the answers to learn, and per split how many questions have none of them."""
         answers: list[str] = []
         with report.catching():
-            answers = self._answers(entry for split in ("train", "val") for entry in annotations.get(split, ()))
+            entries = [entry for split in ("train", "val") for entry in annotations.get(split, ())]
+            answers = answers_to_learn(entries, self.config.data.answer_min_count)
         report.count("answers", len(answers), PUBLISHED_ANSWERS)
         index = {answer: number for number, answer in enumerate(answers)}
         for split, entries in annotations.items():
