@@ -127,8 +127,9 @@ def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
         with replacing(path) as temporary, open(temporary, "wb") as file:
             torch.save(values, file)
     except (OSError, RuntimeError) as exception:
-        if isinstance(exception, RuntimeError) and explained(exception):  # a worker's death is told at any time
-            raise
+        for each in (exception, exception.__context__):  # a worker's death interrupts at any time
+            if isinstance(each, RuntimeError) and explained(each):
+                raise each from None
         disk = isinstance(exception, OSError) or re.search("inline_container|PytorchStreamWriter", str(exception))
         text = "the disk may be full" if disk else str(exception).partition("\n")[0]
         raise CheckpointError(

@@ -202,6 +202,21 @@ def test_only_the_disk_s_errors_speak_of_the_disk(tmp_path, monkeypatch, fault, 
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
+def test_a_worker_that_dies_while_a_checkpoint_is_written_is_named(tmp_path, monkeypatch):
+    """Torch tells it wherever the process is, and the file that it breaks complains, too."""
+
+    def failing(*_):
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        finally:
+            raise RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos")
+
+    monkeypatch.setattr(torch, "save", failing)
+    with pytest.raises(RuntimeError, match="worker .pid 7. is killed"):
+        save_checkpoint(tmp_path / "a.pkl", checkpoint())
+    assert not list(tmp_path.iterdir())
+
+
 class Evil:
     def __reduce__(self):
         return (open, ("/nowhere/evil",))
