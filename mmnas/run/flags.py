@@ -26,7 +26,7 @@ class Request(Struct, frozen=True):
     resume: Annotated[bool, doc("continue from the newest checkpoint of --VERSION, or from --CKPT_PATH")] = False
     checkpoint: Annotated[
         str | None,
-        doc("checkpoint to score, fine-tune or resume, released ones too; if omitted, the newest of --VERSION"),
+        doc("checkpoint to score, fine-tune or resume; best or last of --VERSION; if omitted, its last"),
     ] = None
     keep_all: Annotated[bool, doc("keep every epoch's checkpoint, not only the newest two and the best")] = False
     scores: Annotated[bool, doc("also write the scores of all answers or boxes, for ensembles")] = False
@@ -39,7 +39,8 @@ class Request(Struct, frozen=True):
     split: Annotated[str | None, doc("what to train on")] = None
     file: Annotated[str | None, doc("YAML file that overrides the defaults")] = None
     devices: Annotated[
-        str | None, doc("GPU ids such as '0, 1', one process each, or cpu; if omitted, the first GPU, else the CPU")
+        str | None,
+        doc("GPU ids such as '0, 1' or 'cpu, cpu', one process each; if omitted, the first GPU, else cpu"),
     ] = None
     time_limit: Annotated[int | None, doc("save and stop after N minutes; continue with --RESUME")] = None
     overrides: Mapping[str, Any] = {}
@@ -62,8 +63,9 @@ FLAGS = {
         "--WORD_VECTORS": "paths.word_vectors",
     },
     "training": {
-        "--BS": "training.batch_size", "--ACCU": "training.accumulate", "--BUCKETS": "training.buckets",
-        "--MAX_EPOCH": "training.epochs", "--SEED": "training.seed", "--CFG": "file",
+        "--LR": "training.base_lr", "--BS": "training.batch_size", "--ACCU": "training.accumulate",
+        "--BUCKETS": "training.buckets", "--MAX_EPOCH": "training.epochs", "--SEED": "training.seed",
+        "--CFG": "file",
     },
     "search": {
         "--ALPHA_MODE": "search.alpha_mode", "--ALPHA_START": "search.alpha_start",

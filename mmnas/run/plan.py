@@ -82,7 +82,7 @@ def make_plan(task: type[Task], request: Request) -> Plan:
     if request.new_answers and "answers" not in task.vocabulary_names:
         raise ConfigError(f"--NEW_ANSWERS is for VQA; {task.name} has no answers")
     request = _with_file(request)
-    path = _checkpoint_path(request)
+    path = _checkpoint_path(request, task)
     version = _version(request, path)
     source = None if path is None else open_checkpoint(path)
     if source and source.own:
@@ -154,11 +154,14 @@ def _with_file(request: Request) -> Request:
     return replace(request, file=None, overrides={**settings, **request.overrides}, flags=flags)
 
 
-def _checkpoint_path(request: Request) -> Path | None:
+def _checkpoint_path(request: Request, task: type[Task]) -> Path | None:
     """Return the checkpoint a request means: --CKPT_PATH, else the newest of its version."""
-    if request.checkpoint is not None:
+    named = request.checkpoint in ("best", "last")
+    if request.checkpoint is not None and not named:
         return Path(request.checkpoint)
     if request.run in LEARNING and not request.resume:
+        if named:
+            raise ConfigError(f"--CKPT_PATH={request.checkpoint} is for --RESUME; name the file to fine-tune")
         return None
     if request.version is None:
         raise ConfigError(f"--RUN={request.run} needs a trained model: name its --VERSION or its --CKPT_PATH")
@@ -169,7 +172,17 @@ def _checkpoint_path(request: Request) -> Path | None:
         raise CheckpointError(
             f"no checkpoint in {folder}: train --VERSION={request.version} first, or give --CKPT_PATH"
         )
-    return found[-1]
+    return _best_of(found, task) if request.checkpoint == "best" else found[-1]
+
+
+def _best_of(found: list[Path], task: type[Task]) -> Path:
+    """Return the checkpoint of a run after the epoch that scored best on val."""
+    newest = open_checkpoint(found[-1]).own
+    best = checkpoints.best_epoch(newest.history, task.headline) if newest else None
+    path = found[-1].with_name(checkpoints.checkpoint_name(best or -1, 0))
+    if path not in found:
+        raise CheckpointError(f"{path.parent} holds no checkpoint that was scored best: use --CKPT_PATH=last")
+    return path
 
 
 def is_version(name: str) -> bool:

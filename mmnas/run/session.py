@@ -121,6 +121,10 @@ def _learn(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
         loop.fit(scalars, plan.deadline)
     finally:
         scalars.close()
+    best = checkpoints.best_epoch(loop.history, task.headline)
+    if best is not None:
+        score = next(row["metrics"][task.headline] for row in loop.history if row["epoch"] == best)
+        log.info("best on val: epoch %d, %s %.2f; score it by --CKPT_PATH=best", best, task.headline, score)
 
 
 def _evaluate(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
