@@ -188,3 +188,10 @@ def write_json(path: PathLike, value: Any, indent: int | None = None) -> None:
             except ValueError:
                 raise DataError(f"{path} is not written: it would hold NaN or an infinite number") from None
             file.write("\n")
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder and the two above it, as far as they are empty."""
+    with contextlib.suppress(OSError):  # of the first that is not
+        for each in (folder, *folder.parents[:2]):
+            each.rmdir()

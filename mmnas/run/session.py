@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -15,11 +16,12 @@ from mmnas.engine.distributed import Group
 from mmnas.engine.evaluator import Evaluator
 from mmnas.engine.fingerprint import fingerprint, require_same
 from mmnas.engine.loading import dismiss_workers, look_at
-from mmnas.engine.logging import Scalars, start_logging
+from mmnas.engine.logging import Scalars, drop_log_file, start_logging
 from mmnas.engine.stopping import InterruptedRun, StopSignal, explained
 from mmnas.engine.trainer import Trainer
 from mmnas.engine.weights import network_with
 from mmnas.errors import CheckpointError, MMNasError
+from mmnas.files import remove_empty
 from mmnas.models.cpu import use_cpu_kernels
 from mmnas.models.network import MMNasNet
 from mmnas.models.precision import use_precision
@@ -43,16 +45,16 @@ def run(group: Group, task_class: type[Task], plan: Plan) -> int:
     try:
         with locked(plan.folder) if plan.run in LOOPS and group.rank == 0 else contextlib.nullcontext():
             check_folder(plan)  # again, now that no other run can write into it
-            start_logging(group.rank, plan.config.files.log)
-            _announce(plan, group)
-            task = task_class(plan.config)
-            model = prepare(task, plan).to(group.device)
-            if group.device.type == "cpu" and not plan.config.training.compile:
-                use_cpu_kernels(model)
-            try:
-                (_learn if plan.run in LOOPS else _evaluate)(task, model, plan, group)
-            finally:  # before anything that holds workers is deleted, which would wait for them
-                dismiss_workers()
+            with _logging(plan, group):
+                _announce(plan, group)
+                task = task_class(plan.config)
+                model = prepare(task, plan).to(group.device)
+                if group.device.type == "cpu" and not plan.config.training.compile:
+                    use_cpu_kernels(model)
+                try:
+                    (_learn if plan.run in LOOPS else _evaluate)(task, model, plan, group)
+                finally:  # before anything that holds workers is deleted, which would wait for them
+                    dismiss_workers()
     except InterruptedRun as exception:
         log.info("%s", exception)
         return 128 + exception.number
@@ -63,6 +65,22 @@ def run(group: Group, task_class: type[Task], plan: Plan) -> int:
         log.debug("error: %s", told)  # for the log file; whoever started the run says it on the terminal
         raise told from None
     return 0
+
+
+@contextlib.contextmanager
+def _logging(plan: Plan, group: Group) -> Iterator[None]:
+    """Log inside; a run that fails before it trains leaves no new log file behind."""
+    files = plan.config.files
+    new = group.rank == 0 and not files.log.exists()
+    start_logging(group.rank, files.log)
+    try:
+        yield
+    except BaseException:
+        if new and not files.events.exists():
+            drop_log_file()
+            files.log.unlink(missing_ok=True)
+            remove_empty(files.log.parent)
+        raise
 
 
 def prepare(task: Task, plan: Plan) -> MMNasNet:
