@@ -21,7 +21,7 @@ import numpy as np
 
 from mmnas.arrays import LONGEST_HEADER, read_array_header
 from mmnas.data.made_by import MadeBy, maker_of_folder, one_maker
-from mmnas.errors import DataError
+from mmnas.errors import DataError, MissingData
 from mmnas.files import PathLike
 from mmnas.schema import shown
 
@@ -76,10 +76,10 @@ def require_images(source: RegionSource, image_ids: Iterable[int], what: str) ->
     missing = sorted(image_id for image_id in set(image_ids) if image_id not in source)
     if missing:
         more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
-        raise DataError(
-            f"no region features for image {missing[0]}{more} of the {what}; looked in {source.describe()}; "
-            "put the .npz files there or name their folder by --FEAT_PATH"
-        )
+        names = f"{missing[0]}.npz or COCO_<split>_{missing[0]:012d}.jpg.npz"
+        where = f"of the {what}; looked in {source.describe()}"
+        remedy = f"for a file such as {names}; put it there or name its folder by --FEAT_PATH"
+        raise MissingData(f"no region features for image {missing[0]}{more} {where} {remedy}")
 
 
 class NpzFolders:

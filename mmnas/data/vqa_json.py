@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from mmnas.errors import DataError
+from mmnas.errors import DataError, MissingData
 from mmnas.files import Int64, PathLike, read_json, repeated_key
 from mmnas.schema import describe_misfit, require_one_of
 from mmnas.text.answers import normalize_for_vocabulary
@@ -96,21 +96,20 @@ def _first(places: Sequence[Path], what: str) -> Path:
     for path in places:
         if path.is_file():
             return path
-    raise DataError(f"{what} not found: put them in one of these places: {', '.join(map(str, places))}")
+    raise MissingData(f"{what} not found: put them in one of these places: {', '.join(map(str, places))}")
 
 
 def require_annotated(data_path: PathLike, splits: Iterable[str]) -> None:
-    """Raise a DataError that names the first missing file of annotated splits and counts the others."""
+    """Raise `MissingData` naming the files of annotated splits that are missing."""
     missing = []
     for split in splits:
         for require in (require_questions, require_annotations):
             try:
                 require(data_path, split)
-            except DataError as problem:
+            except MissingData as problem:
                 missing.append(str(problem))
     if missing:
-        more = f" ({len(missing) - 1} more files of the training split are missing)" if missing[1:] else ""
-        raise DataError(missing[0] + more)
+        raise MissingData("; ".join(missing))
 
 
 def read_questions(path: PathLike) -> list[Question]:

@@ -20,7 +20,7 @@ from mmnas.engine.logging import Scalars, drop_log_file, start_logging
 from mmnas.engine.stopping import InterruptedRun, StopSignal, explained
 from mmnas.engine.trainer import Trainer
 from mmnas.engine.weights import network_with
-from mmnas.errors import CheckpointError, MMNasError
+from mmnas.errors import CheckpointError, MissingData, MMNasError
 from mmnas.files import remove_empty
 from mmnas.models.cpu import use_cpu_kernels
 from mmnas.models.network import MMNasNet
@@ -48,11 +48,13 @@ def run(group: Group, task_class: type[Task], plan: Plan) -> int:
             with _logging(plan, group):
                 _announce(plan, group)
                 task = task_class(plan.config)
-                model = prepare(task, plan).to(group.device)
+                with _listing_missing_data(task):
+                    model = prepare(task, plan).to(group.device)
                 if group.device.type == "cpu" and not plan.config.training.compile:
                     use_cpu_kernels(model)
                 try:
-                    (_learn if plan.run in LOOPS else _evaluate)(task, model, plan, group)
+                    with _listing_missing_data(task):
+                        (_learn if plan.run in LOOPS else _evaluate)(task, model, plan, group)
                 finally:  # before anything that holds workers is deleted, which would wait for them
                     dismiss_workers()
     except InterruptedRun as exception:
@@ -81,6 +83,23 @@ def _logging(plan: Plan, group: Group) -> Iterator[None]:
             files.log.unlink(missing_ok=True)
             remove_empty(files.log.parent)
         raise
+
+
+@contextlib.contextmanager
+def _listing_missing_data(task: Task) -> Iterator[None]:
+    """Where data is missing, also say whether features are, and what lists everything."""
+    try:
+        yield
+    except MissingData as exception:
+        faults = [str(exception)]
+        for look in task.sources():
+            try:
+                look()
+            except MissingData as other:
+                if str(other) not in faults[0]:
+                    faults.append(str(other))
+        every = "; ".join(faults)
+        raise MissingData(f"{every}; `mmnas check-data {task.name}` lists all that is missing") from None
 
 
 def prepare(task: Task, plan: Plan) -> MMNasNet:

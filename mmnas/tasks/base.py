@@ -6,7 +6,7 @@ them: they see a `Task`, its data sets and batches.
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from mmnas.batch import Batch
 from mmnas.config import Config
 from mmnas.data.features import RegionSource, require_images
 from mmnas.data.made_by import MadeBy, one_maker
-from mmnas.data.samples import SizedDataset, weight_samples
+from mmnas.data.samples import SizedDataset, warn_if_normalized, weight_samples
 from mmnas.errors import CheckpointError, DataError
 from mmnas.genotype import Genotype
 from mmnas.models.network import MMNasNet, build_network
@@ -106,9 +106,13 @@ class Task(ABC):
         with self.hinting():
             source = self.open_features()
             require_images(source, image_ids, what)
-            _ = source[image_ids[0]]  # files of another kind are refused now, not in the first batch
+            warn_if_normalized(source[image_ids[0]], image_ids[0])  # and files of another kind are refused now
             self.made_by = one_maker(self.made_by, source.made_by, source.describe())
         return source
+
+    def sources(self) -> list[Callable[[], object]]:
+        """Return what raises `MissingData` unless files that training needs are there."""
+        return [self.open_features]
 
     @contextlib.contextmanager
     def hinting(self) -> Iterator[None]:
@@ -116,7 +120,7 @@ class Task(ABC):
         try:
             yield
         except DataError as exception:
-            raise DataError(f"{exception}; {self.feature_hint}") from None
+            raise type(exception)(f"{exception}; {self.feature_hint}") from None
 
     @abstractmethod
     def training_set(self) -> SizedDataset:

@@ -22,7 +22,7 @@ from mmnas.data.ragged import Ragged
 from mmnas.data.samples import weight_samples
 from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE, Captions
 from mmnas.data.sources import matching_features
-from mmnas.errors import CheckpointError, ConfigError, DataError
+from mmnas.errors import CheckpointError, ConfigError, DataError, MissingData
 from mmnas.metrics.retrieval import FOLDS, RECALLS, folds, mean_figures, retrieval_figures, rsum
 from mmnas.models.heads import FusionHead
 from mmnas.models.network import MMNasNet
@@ -80,7 +80,9 @@ class ITMTask(Task):
         paths = {split: scan_precomp.captions_path(root, dataset, split) for split in splits}
         missing = [split for split, path in paths.items() if not path.is_file()]
         if len(missing) == len(splits):
-            raise DataError(f"no captions of {dataset} in {paths['train'].parent}: put {paths['train'].name} there")
+            raise MissingData(
+                f"no captions of {dataset} in {paths['train'].parent}: put {paths['train'].name} there"
+            )
         warn_missing("captions", missing)
         present = (path for split, path in paths.items() if split not in missing)
         texts = (text for path in present for text in scan_precomp.read_captions(path))

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,11 @@ class VQATask(Task):
         """Return the feature store or the folders that the paths name."""
         paths = self.config.paths
         return question_features(paths.data, paths.features, self.config.model.feature_size)
+
+    def sources(self) -> list[Callable[[], object]]:
+        """Return what looks for annotated questions, and for features."""
+        splits = self.config.split.split("+")
+        return [partial(vqa_json.require_annotated, self.config.paths.data, splits), *super().sources()]
 
     def build_head(self, **sizes: Any) -> FusionHead:
         """Build the head with a logit per answer."""

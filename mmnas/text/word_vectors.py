@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmnas.errors import DataError
+from mmnas.errors import DataError, MissingData
 from mmnas.files import PathLike, replacing, writing_cache
 from mmnas.text.vector_sources import PUBLISHED, WIDTH, GloveText, SpacyVectors, VectorSource
 
@@ -68,7 +68,7 @@ def _find_source(search: PathLike | None) -> VectorSource:
         for path in sorted(Path(search).glob(pattern)) if search is not None else ():
             if path.is_dir() or path.suffix in (".txt", ".zip"):
                 return _open_source(path)
-    raise DataError(
+    raise MissingData(
         f"no word vectors of width {WIDTH} found, neither installed nor in {search or 'a data root'}: "
         f"pip install {_ARCHIVE}, or put glove.840B.300d.zip (https://nlp.stanford.edu/projects/glove) "
         "into the data root, or give --WORD_VECTORS=PATH"
