@@ -1,8 +1,8 @@
 """Modules that ask a GPU for fewer kernels than the plain ones, and their installation in a built network.
 
-At the published batch size a GPU waits for the next kernel most of the time, so that a training step takes as long as
-it has kernels. These modules compute the same with fewer: types are changed and weights joined for all layers at
-once, relation biases for all attentions, mask biases once per mask. Counts: docs/performance.md.
+At the published batch size a GPU mostly waits for the next kernel, so that a training step takes as long as it has
+kernels. These modules compute the same with fewer: weights are cast and joined for all layers at once, relation
+biases computed for all attentions at once, mask biases once per mask. Figures: docs/performance.md.
 Letters: B batch, Q queries, K keys, N regions, I inner width of an attention, h heads, w head width.
 """
 
@@ -47,7 +47,8 @@ def aligned(bias: Tensor) -> Tensor:
 def mask_bias(mask: Tensor) -> Tensor:
     """Return what mask (B, K) adds to the logits of an attention, (B, 1, 1, K); computed once for each mask."""
     bias = _mask_biases.get(mask)
-    if bias is None or bias.dtype != compute_dtype(mask):
+    known = bias is not None and bias.dtype == compute_dtype(mask)
+    if not known or bias.is_inference() != torch.is_inference_mode_enabled():  # training takes no inference tensors
         bias = _mask_biases[mask] = aligned(mask_to_bias(mask)[:, None, None])
     return bias
 
@@ -65,21 +66,22 @@ class GPULayerNorm(LayerNorm):
 
 
 class GPUAttention(MultiHeadAttention):
-    """`MultiHeadAttention` with one product for queries, keys and values, by weights that its network has joined."""
+    """`MultiHeadAttention` with one product for queries, keys and values, by weights that its network joins."""
 
     joined: Tensor | None = None
 
-    def project(self, x: Tensor, source: Tensor) -> tuple[Tensor, ...]:
+    def project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (B, h, Q, w) of x, keys and values (B, h, K, w) of source."""
         if self.joined is None:
             return super().project(x, source)
         inner = self.merge.in_features
         if x is source:
-            parts = F.linear(x, self.joined).split(inner, dim=-1)  # (B, K, 3 I) -> 3 x (B, K, I)
+            query, key, value = F.linear(x, self.joined).split(inner, dim=-1)  # (B, K, 3 I) -> 3 of (B, K, I)
         else:
-            query, rest = self.joined.split((inner, 2 * inner))
-            parts = F.linear(x, query), *F.linear(source, rest).split(inner, dim=-1)
-        return tuple(map(self.split, parts))
+            first, rest = self.joined.split((inner, 2 * inner))
+            query = F.linear(x, first)
+            key, value = F.linear(source, rest).split(inner, dim=-1)  # (B, K, 2 I) -> 2 of (B, K, I)
+        return self.split(query), self.split(key), self.split(value)
 
     def bias(self, mask: Tensor | None, relation: Relation | None) -> Tensor | None:
         """Return what mask (B, K) and relation add to the logits, or None."""
@@ -111,7 +113,11 @@ class GPUNetwork(MMNasNet):
         weights, norms = self._borrowers
         joined = torch.cat([part.flatten() for _, _, parts in weights for part in parts])
         pieces = joined.to(compute_dtype(joined)).split([sum(map(Tensor.numel, parts)) for _, _, parts in weights])
-        gains = (torch.cat([norm.gain for norm in norms]) * norms[0].unbiased).split(len(norms[0].gain))
+        gains = (
+            (torch.cat([norm.gain for norm in norms]) * norms[0].unbiased).split(len(norms[0].gain))
+            if norms
+            else ()
+        )
         lent: list[tuple[nn.Module, str, Tensor]] = [
             (module, name, piece.view(-1, *parts[0].shape[1:]))
             for (module, name, parts), piece in zip(weights, pieces, strict=True)
@@ -129,7 +135,8 @@ class GPUNetwork(MMNasNet):
                 linears = [module.merge]
             if isinstance(module, _LENT_TO):
                 weights += [(each, name, [part]) for each in linears for name, part in each.named_parameters()]
-        return weights, [module for module in self.backbone.modules() if isinstance(module, GPULayerNorm)]
+        norms = [module for module in self.backbone.modules() if isinstance(module, GPULayerNorm)]
+        return weights, [norm for norm in norms if norm.gain.shape == norms[0].gain.shape]
 
     def relate(self, boxes: Tensor, mask: Tensor) -> Relation | None:
         """Return the relation of boxes (B, N, 4) under mask (B, N): the biases of all readers, mask included."""

@@ -73,7 +73,7 @@ class MultiHeadAttention(nn.Module):
             bias = relation.bias(self.relation) + (0 if bias is None else bias)  # (B, h, Q, K)
         return bias
 
-    def project(self, x: Tensor, source: Tensor) -> tuple[Tensor, ...]:
+    def project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (B, h, Q, w) of x, keys and values (B, h, K, w) of source."""
         return self.split(self.query(x)), *self.keys_values(source)
 

@@ -20,6 +20,7 @@ from mmnas.engine.trainer import Trainer
 from mmnas.engine.weights import network_with
 from mmnas.errors import CheckpointError, MMNasError
 from mmnas.models.cpu import use_cpu_kernels
+from mmnas.models.gpu import use_gpu_kernels
 from mmnas.models.network import MMNasNet
 from mmnas.models.precision import use_precision
 from mmnas.run.lock import locked
@@ -45,8 +46,8 @@ def run(group: Group, task_class: type[Task], plan: Plan) -> int:
             _announce(plan, group)
             task = task_class(plan.config)
             model = prepare(task, plan).to(group.device)
-            if group.device.type == "cpu" and not plan.config.training.compile:
-                use_cpu_kernels(model)
+            if not plan.config.training.compile:
+                (use_gpu_kernels if group.device.type == "cuda" else use_cpu_kernels)(model)
             (_learn if plan.run in LOOPS else _evaluate)(task, model, plan, group)
     except InterruptedRun as exception:
         log.info("%s", exception)

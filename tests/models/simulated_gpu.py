@@ -1,10 +1,10 @@
-"""Training steps on simulated CUDA tensors, which have types and shapes but no numbers: what a GPU would be asked to do.
+"""Training steps on simulated CUDA tensors, which have types and shapes but no numbers.
 
     python -m tests.models.simulated_gpu LIBRARY
 
-prints as JSON what steps of the small networks in bf16 launch and wait for. torch for a CPU lacks three things that it
-takes to run CUDA's autocast and autograd without a GPU: a device to name (`DEVICE`, compiled to LIBRARY and loaded before
-torch), the fused attention, and cuDNN's LSTM.
+prints as JSON what steps of the small networks in bf16 launch on a GPU and wait for. What torch for a CPU lacks has
+stand-ins: a device (`DEVICE`, compiled to LIBRARY, which is loaded before torch), the fused attention, and
+cuDNN's LSTM.
 """
 
 import ctypes
@@ -90,7 +90,7 @@ def simulate(library: str) -> dict[str, dict]:
 
 
 def _step(torch, name, convert) -> dict:
-    """Return the launches of both passes of a training step, by operation too, and what the whole step waits for."""
+    """Return what both passes of a training step launch, and what the whole step waits for."""
     from mmnas.config import load_config
     from mmnas.engine.distributed import Group
     from mmnas.engine.optimizer import optimizer_of
@@ -150,6 +150,7 @@ def _counter(torch):
 
 def _batch(torch, name):
     """Return a batch of a task, without numbers."""
+
     def floats(*shape):
         return torch.rand(SAMPLES, *shape)
 
@@ -171,14 +172,18 @@ def _stand_in_kernels(torch) -> None:
     from torch.nn import functional as F
 
     def attention(query, key, value, bias=None, p=0.0):
-        kinds = [torch.bfloat16 if torch.is_autocast_enabled("cuda") else each.dtype for each in (query, key, value)]
+        kinds = [
+            torch.bfloat16 if torch.is_autocast_enabled("cuda") else each.dtype for each in (query, key, value)
+        ]
         query, key, value = (each.to(kind) for each, kind in zip((query, key, value), kinds, strict=True))
         if bias is not None:
             assert bias.dtype == query.dtype, "a mask of another type is misread"
             if any(stride % 16 for stride in bias.stride()[:-1]):  # rows must start at multiples of 16
                 bias = F.pad(bias, (0, -bias.shape[-1] % 16 or 16))[..., : bias.shape[-1]]
             bias = bias.expand(*query.shape[:-1], key.shape[-2])
-        return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, query.requires_grad, p)[0]
+        return torch.ops.aten._scaled_dot_product_efficient_attention(
+            query, key, value, bias, query.requires_grad, p
+        )[0]
 
     library = torch.library.Library("simulated", "DEF")
     library.define("lstm(Tensor x, Tensor weight) -> Tensor")

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from mmnas.genotype import Genotype
 from mmnas.models.gpu import ALIGNMENT, GPUAttention, GPUNetwork, mask_bias, use_gpu_kernels
 from tests.conftest import ROOT
 from tests.models.simulated_gpu import compile_device
@@ -126,3 +127,22 @@ def test_training_under_autocast_learns():
         optimizer.step()
         optimizer.zero_grad()
     assert losses[-1] < losses[0]
+
+
+@TASKS
+def test_a_batch_that_was_scored_can_be_trained_on(name):
+    network, batch = converted(name)
+    use_gpu_kernels(network)
+    with torch.inference_mode():
+        network(batch)
+    _, gradients = outputs_and_gradients(network, batch, bf16=False)
+    assert all(gradient is not None for gradient in gradients.values())
+
+
+def test_blocks_without_a_norm():
+    skip = (("skip_connect",),)
+    network = fixture_network(fixture("vqa"), Genotype(skip, skip))
+    batch = fixture_batch(fixture("vqa"))
+    expected = network(batch)
+    use_gpu_kernels(network)
+    torch.testing.assert_close(network(batch), expected)
