@@ -97,6 +97,7 @@ class TrainingConfig(Section, frozen=True):
     buckets: Annotated[bool, doc("group images with similar region counts (packed features only)")] = True
     workers: Annotated[int, Meta(ge=0, lt=1024), doc("data-loading workers per process; 0 for none")] = 4
     precision: Annotated[Literal["fp32", "tf32", "bf16"], doc("number format of the forward pass")] = "fp32"
+    joined_kernels: Annotated[bool, doc("fewer kernels for a step on a GPU; not yet timed on one")] = False
     compile: Annotated[bool, doc("compile the network with torch.compile for training")] = False
     seed: Annotated[Natural, doc("random seed")] = 0
 

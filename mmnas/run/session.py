@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from msgspec import structs
 
+from mmnas.config import TrainingConfig
 from mmnas.engine import checkpoint as checkpoints
 from mmnas.engine.checkpoint import Checkpoint, checkpoints_in
 from mmnas.engine.distributed import Group
@@ -23,6 +24,7 @@ from mmnas.engine.weights import network_with
 from mmnas.errors import CheckpointError, MissingData, MMNasError
 from mmnas.files import remove_empty
 from mmnas.models.cpu import use_cpu_kernels
+from mmnas.models.gpu import use_gpu_kernels
 from mmnas.models.network import MMNasNet
 from mmnas.models.precision import use_precision
 from mmnas.run.lock import locked
@@ -50,8 +52,7 @@ def run(group: Group, task_class: type[Task], plan: Plan) -> int:
                 task = task_class(plan.config)
                 with _listing_missing_data(task):
                     model = prepare(task, plan).to(group.device)
-                if group.device.type == "cpu" and not plan.config.training.compile:
-                    use_cpu_kernels(model)
+                _choose_kernels(model, group.device.type, plan.config.training)
                 try:
                     with _listing_missing_data(task):
                         (_learn if plan.run in LOOPS else _evaluate)(task, model, plan, group)
@@ -83,6 +84,14 @@ def _logging(plan: Plan, group: Group) -> Iterator[None]:
             files.log.unlink(missing_ok=True)
             remove_empty(files.log.parent)
         raise
+
+
+def _choose_kernels(model: MMNasNet, device: str, training: TrainingConfig) -> None:
+    """Make the network fast on the device by other modules than the plain ones."""
+    if device == "cpu" and not training.compile:
+        use_cpu_kernels(model)
+    elif device == "cuda" and training.joined_kernels:
+        use_gpu_kernels(model)
 
 
 @contextlib.contextmanager
