@@ -24,7 +24,7 @@ from mmnas.tasks.base import Task
 # The values of --RUN that start from flags, learn, and may be resumed.
 LEARNING = ("train", "search")
 # What may differ from the checkpoint without changing what it computes; resuming may also go further.
-FREE_KEYS = ("paths.", "training.workers", "training.eval_batch_size", "training.compile", "training.joined_kernels")
+FREE_KEYS = ("paths.", *map("training.{}".format, ("workers", "eval_batch_size", "compile", "joined_kernels")))
 FREE_WHEN_RESUMING = ("training.epochs", "search.patience")
 LONGEST_VERSION = 200
 """Bytes of a run's name: its files add up to 55 to it, and file systems end at 255."""

@@ -80,9 +80,8 @@ class ITMTask(Task):
         paths = {split: scan_precomp.captions_path(root, dataset, split) for split in splits}
         missing = [split for split, path in paths.items() if not path.is_file()]
         if len(missing) == len(splits):
-            raise MissingData(
-                f"no captions of {dataset} in {paths['train'].parent}: put {paths['train'].name} there"
-            )
+            first = paths["train"]
+            raise MissingData(f"no captions of {dataset} in {first.parent}: put {first.name} there")
         warn_missing("captions", missing)
         present = (path for split, path in paths.items() if split not in missing)
         texts = (text for path in present for text in scan_precomp.read_captions(path))
