@@ -90,6 +90,8 @@ def _files(images: list[str]) -> list[str]:
     from mmnas.detector.images import find_images
 
     found: list[str] = []
+    if "" in images:
+        raise ConfigError("an image has no name: check the quotes and patterns of the command")
     for name in images:
         listed = not name.endswith(".npz") and (Path(name).is_dir() or any(sign in name for sign in "*?["))
         found += map(str, find_images([name])) if listed else [name]

@@ -13,7 +13,8 @@ from mmnas.__main__ import main
 from mmnas.data.features import image_id_of
 from tests.stand_in import ROOT
 
-COMMANDS = re.findall(r"^mmnas predict .*", (ROOT / "docs/predict.md").read_text(encoding="utf-8"), re.MULTILINE)
+PAGES = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/predict.md")]
+COMMANDS = sorted({line for page in PAGES for line in re.findall(r"^mmnas predict .*", page, re.MULTILINE)})
 FEATURES = {
     "vqa": "coco_extract/val2014",
     "vgd": "vgd_coco/fix100/refcoco_unc",
@@ -43,7 +44,7 @@ def images_of(source):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands_of_the_page(command, request, ask, tmp_path):
+def test_the_commands_of_the_pages(command, request, ask, tmp_path):
     """Each on images of the demo world, with its features in place of a detector."""
     words = shlex.split(command)[2:]
     kind = next(word[2:] for word in words if word[2:] in FIXTURES)
