@@ -14,8 +14,8 @@ from mmnas.data.own import OWN
 from mmnas.engine.distributed import launch
 from mmnas.engine.logging import protect_terminal
 from mmnas.errors import ConfigError, MMNasError, one_line
-from mmnas.run.flags import Flag, Request, flags_of
-from mmnas.run.plan import LEARNING, LONGEST_VERSION, default_size, is_version, make_plan
+from mmnas.run.flags import LEARNING, Flag, Request, flags_of
+from mmnas.run.plan import LONGEST_VERSION, default_size, is_version, make_plan
 from mmnas.run.session import run
 from mmnas.schema import nearest, shown
 from mmnas.tasks.base import Task
