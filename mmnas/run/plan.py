@@ -24,7 +24,8 @@ from mmnas.tasks.base import Task
 # The values of --RUN that start from flags, learn, and may be resumed.
 LEARNING = ("train", "search")
 # What may differ from the checkpoint without changing what it computes; resuming may also go further.
-FREE_KEYS = ("paths.", *map("training.{}".format, ("workers", "eval_batch_size", "compile", "joined_kernels")))
+MACHINE_KEYS = ("workers", "features")  # which no checkpoint says anything about
+FREE_KEYS = ("paths.", *map("training.{}".format, (*MACHINE_KEYS, "eval_batch_size", "compile", "joined_kernels")))
 FREE_WHEN_RESUMING = ("training.epochs", "search.patience")
 LONGEST_VERSION = 200
 """Bytes of a run's name: its files add up to 55 to it, and file systems end at 255."""
@@ -227,7 +228,7 @@ def _from_checkpoint(
         )
     tuning = request.run == "train" and not request.resume
     held = {**trained.to_dict(), "version": version, "paths": {}}
-    del held["training"]["workers"]
+    held["training"] = {key: value for key, value in held["training"].items() if key not in MACHINE_KEYS}
     asked = Config.from_dict(overlaid(held, request.overrides))
     fixed = [("--MODEL", request.size or trained.size, trained.size)]
     if not tuning:
