@@ -13,7 +13,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,14 +66,14 @@ def counts_of_regions(rng: np.random.Generator) -> np.ndarray:
     return np.clip(rng.gamma(2.0, 13.8, IMAGES) + 10, 10, 100).astype(int)
 
 
-def write_images(folder: Path, rng: np.random.Generator) -> None:
-    """Write compressed npz files; features are positive, as means of rectified activations are."""
+def write_images(folder: Path, rng: np.random.Generator, save: Callable[..., None] = np.savez_compressed) -> None:
+    """Write npz files, compressed ones; features are positive, as means of rectified activations are."""
     folder.mkdir()
     for image_id, count in enumerate(counts_of_regions(rng), start=1):
         x = rng.standard_exponential((WIDTH, count), np.float32)
         corners = rng.uniform(0, 400, (count, 2))
         boxes = np.concatenate([corners, corners + 50], axis=1).astype(np.float32)
-        np.savez_compressed(folder / f"{image_id}.npz", x=x, bbox=boxes, image_h=480, image_w=640)
+        save(folder / f"{image_id}.npz", x=x, bbox=boxes, image_h=480, image_w=640)
 
 
 def loader_of(images: Images, lengths: np.ndarray | None = None) -> tuple[BatchLoader, TrainingSampler]:
