@@ -3,6 +3,7 @@
 import copy
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,11 @@ from benchmarks.published import (
     published_batch,
 )
 from benchmarks.timing import matrix_work
+from mmnas.batch import Batch, collate
 from mmnas.config import load_config
 from mmnas.genotype import read_genotype
 from mmnas.models.cpu import use_cpu_kernels
+from mmnas.models.network import MMNasNet
 from mmnas.tasks import task_named
 from mmnas.tasks.base import Task
 from mmnas.tasks.grounding_loss import grounding_targets
@@ -28,17 +31,22 @@ WORDS, ANSWERS = 20_000, 3129
 
 def networks(name: str) -> tuple[Task, nn.Module, nn.Module]:
     """Return a task, its small network with random weights, and the published network with the same ones."""
-    kind = task_named(name)
-    task = kind(kind.settle(load_config(name, "small", split="train", version="benchmark")))
-    task.vocabularies = {"tokens": [str(word) for word in range(WORDS)], "answers": [""] * ANSWERS}
-    genotype = read_genotype(f"logs/ckpts/arch/train_{name}.json")
-    torch.manual_seed(0)
-    ours = task.build_model(genotype, pretrained_words=False)
+    task, ours = plain_network(name)
+    genotype = read_genotype(f"train_{name}")
     head = PlainGroundingHead() if name == "vgd" else PlainFusionHead(ANSWERS if name == "vqa" else 1)
     published = PublishedNetwork(genotype, WORDS, head)
     published.load_state_dict(ours.state_dict())
     use_cpu_kernels(ours)
     return task, ours, published
+
+
+def plain_network(name: str, size: str = "small", **overrides: Any) -> tuple[Task, MMNasNet]:
+    """Return a task, with `overrides` of its configuration, and its network of plain modules, random weights."""
+    kind = task_named(name)
+    task = kind(kind.settle(load_config(name, size, split="train", version="benchmark", overrides=overrides)))
+    task.vocabularies = {"tokens": [str(word) for word in range(WORDS)], "answers": [""] * ANSWERS}
+    torch.manual_seed(0)
+    return task, task.build_model(read_genotype(f"train_{name}"), pretrained_words=False)
 
 
 def random_image(count: int, rng: np.random.Generator) -> Sample:
@@ -61,6 +69,16 @@ def vqa_sample(regions: int, tokens: int, rng: np.random.Generator) -> Sample:
     scores[rng.choice(ANSWERS, 3, replace=False)] = (0.3, 0.6, 1)
     words = rng.integers(3, WORDS, tokens)
     return {**random_image(regions, rng), "tokens": words, "answer_scores": scores}
+
+
+def matching_batch(size: int, rng: np.random.Generator) -> Batch:
+    """Return a training batch of so many captions, 5 to 25 tokens, and images of 36 regions."""
+    samples = [
+        {**random_image(36, rng), "tokens": rng.integers(3, WORDS, rng.integers(5, 26))} for _ in range(size)
+    ]
+    rows = torch.arange(size)
+    pairs = torch.stack([rows, rows.roll(1)], dim=1)  # each with itself and, as a negative, the one before it
+    return {**collate(samples), "index": rows, "image_rows": pairs, "caption_rows": pairs}
 
 
 def vgd_sample(rng: np.random.Generator) -> Sample:

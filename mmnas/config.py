@@ -98,6 +98,10 @@ class TrainingConfig(Section, frozen=True):
     eval_batch_size: Annotated[Amount, doc("samples per forward pass in evaluation")] = 128
     buckets: Annotated[bool, doc("group images with similar region counts (packed features only)")] = True
     workers: Annotated[int, Meta(ge=0, lt=1024), doc("data-loading workers per process; 0 for none")] = 4
+    features: Annotated[
+        Literal["stream", "memory", "device"] | None,
+        doc("keep packed features on disk, in memory or on the GPU; default: the GPU where they fit, or else disk"),
+    ] = None
     precision: Annotated[Literal["fp32", "tf32", "bf16"], doc("number format of the forward pass")] = "fp32"
     joined_kernels: Annotated[bool, doc("fewer kernels for a step on a GPU; not yet timed on one")] = False
     compile: Annotated[bool, doc("compile the network with torch.compile for training")] = False

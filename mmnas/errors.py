@@ -59,7 +59,8 @@ def one_line(exception: Exception) -> str:
         reason = exception.strerror or exception
         return safe(f"{path}{reason}; check the path, its permissions and the free disk space")
     if isinstance(exception, MemoryError) or _NO_MEMORY.search(str(exception)):
-        return safe(f"memory ran out; use a smaller --BS, --NW or model ({type(exception).__name__}: {exception})")
+        remedy = "use a smaller --BS, --NW or model, or --FEATURES=stream"
+        return safe(f"memory ran out; {remedy} ({type(exception).__name__}: {exception})")
     if not isinstance(exception, MMNasError):
         raise exception
     return str(exception)

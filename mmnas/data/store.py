@@ -12,11 +12,14 @@ import os
 import shlex
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
+import torch
+from torch import Tensor
 
 from mmnas.data.features import MAX_REGIONS, Regions, RegionSource, check_regions
 from mmnas.data.made_by import MadeBy
@@ -59,7 +62,13 @@ class FeatureStore:
 
     Any number of processes and threads may read it. Raises DataError naming the store and the remedy when it is
     damaged or unfinished. Checksums of images are left to `pack-features --verify`.
+
+    Once `table` holds the features of all images (R, D), and `sums` (R,) those of its rows, an image's features are
+    row numbers (K,) of the table, and the sums stand for them in checks. The table is not pickled.
     """
+
+    table: Tensor | None = None
+    sums: np.ndarray | None = None
 
     def __init__(self, path: PathLike) -> None:
         self.path = Path(path)
@@ -79,7 +88,7 @@ class FeatureStore:
         self._widths = {FEATURES: header.feature_size, BOXES: 4}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureStore, (self.path,)
+        return FeatureStore, (self.path,), {"sums": self.sums}
 
     def __contains__(self, image_id: int) -> bool:
         return image_id in self.image_ids[np.searchsorted(self.image_ids, image_id) :][:1]
@@ -88,13 +97,30 @@ class FeatureStore:
         return len(self._entries)
 
     def __getitem__(self, image_id: int) -> Regions:
-        return check_regions(self.read(image_id), self.header.kind, f"{self.path}, image {image_id}")
+        image = check_regions(self.read(image_id), self.header.kind, f"{self.path}, image {image_id}")
+        if self.sums is None:
+            return image
+        first = self._first[self._find(np.array([image_id]))[0]]
+        return replace(image, features=np.arange(first, first + len(image.boxes)))
 
     def read(self, image_id: int) -> Regions:
         """Return what the store holds of an image, unchecked. Raises DataError when its files are cut."""
         index = self._find(np.array([image_id]))[0]
         first, (_, count, *size, _) = int(self._first[index]), self._entries[index].tolist()
-        return Regions(self._rows(FEATURES, first, count), self._rows(BOXES, first, count), np.array(size))
+        rows = slice(first, first + count)
+        features = self._rows(FEATURES, first, count) if self.sums is None else self.sums[rows, None]
+        return Regions(features, self._rows(BOXES, first, count), np.array(size))
+
+    def map_features(self) -> Tensor:
+        """Map the features of all images (R, D), in the store's type; processes of a machine share the memory."""
+        self.require_whole()
+        shape = self.header.regions, self.header.feature_size
+        return torch.from_numpy(np.memmap(self._files[FEATURES], self._dtypes[FEATURES], "c", shape=shape))
+
+    def require_whole(self) -> None:
+        """Raise DataError when the file of features was cut: to read what was mapped would end the process."""
+        if os.fstat(self._files[FEATURES].fileno()).st_size < self.header.file_sizes()[FEATURES]:
+            raise damaged(self.path / FEATURES, "truncated while in use")
 
     def _rows(self, name: str, first: int, count: int) -> np.ndarray:
         rows = np.empty((count, self._widths[name]), self._dtypes[name])

@@ -13,6 +13,7 @@ from mmnas.data.samples import SizedDataset
 from mmnas.engine.distributed import Group
 from mmnas.engine.loading import BatchLoader, lengths_of
 from mmnas.engine.logging import progress
+from mmnas.engine.placement import place_features
 from mmnas.engine.steps import autocast
 from mmnas.tasks.base import Result, Task, Tools
 
@@ -23,6 +24,7 @@ class Evaluator:
     def __init__(self, task: Task, split: str, group: Group) -> None:
         self.task, self.split, self.group = task, split, group
         self.dataset = task.evaluation_set(split)
+        place_features(task, self.dataset, group)
         self.samples, training = len(self.dataset), task.config.training
         lengths = lengths_of(self.dataset) if training.buckets else None
         sampler = EvaluationSampler(self.samples, training.eval_batch_size, group.rank, group.size, lengths)

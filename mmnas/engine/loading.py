@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, get_worker_info
 
 from mmnas.batch import Batch, collate
 from mmnas.data.samples import SizedDataset
+from mmnas.engine.placement import gather, store_of
 from mmnas.engine.stopping import SIGNALS
 from mmnas.errors import DataError, MMNasError, one_line
 
@@ -45,6 +46,7 @@ class BatchLoader:
         if workers:
             _check_limits(workers)
         self.device = device
+        self._store = store_of(dataset)
         self.seconds_waited = 0.0
         self._loader = DataLoader(
             _Batches(dataset),
@@ -68,12 +70,19 @@ class BatchLoader:
                 batch = batch.read() if isinstance(batch, _InMemory) else batch
                 if isinstance(batch, MMNasError):
                     raise batch
-                on_device = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+                on_device = self._on_device(batch)
                 self.seconds_waited += time.perf_counter() - since
                 yield on_device
                 since = time.perf_counter()
         except OSError as exception:
             raise _limit_reached(exception.strerror or exception) from None
+
+    def _on_device(self, batch: Batch) -> Batch:
+        """Return a batch on the device, with features in place of the numbers of their rows."""
+        moved = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        if self._store is not None and self._store.table is not None:
+            moved["features"] = gather(self._store, batch["features"], moved["region_mask"])
+        return moved
 
 
 def lengths_of(dataset: Any) -> np.ndarray | None:

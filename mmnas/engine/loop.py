@@ -26,6 +26,7 @@ from mmnas.engine.fingerprint import fingerprint, require_same
 from mmnas.engine.loading import BatchLoader, lengths_of
 from mmnas.engine.logging import Scalars, progress
 from mmnas.engine.optimizer import optimizer_of, restore_optimizer, schedule_of
+from mmnas.engine.placement import place_features
 from mmnas.engine.steps import autocast
 from mmnas.engine.stopping import InterruptedRun, StopSignal
 from mmnas.errors import CheckpointError, DataError
@@ -73,6 +74,7 @@ class EpochLoop(ABC):
 
     def _load(self, dataset: SizedDataset) -> tuple[BatchLoader, TrainingSampler]:
         training, group = self.config.training, self.group
+        place_features(self.task, dataset, group)
         lengths = lengths_of(dataset) if training.buckets else None
         sampler = TrainingSampler(len(dataset), training.batch_size, training.seed, group.rank, group.size, lengths)
         if not len(sampler):
@@ -146,8 +148,7 @@ class EpochLoop(ABC):
         self.sampler.start(self.epoch, self.step)
         total, first = len(self.sampler), self.epoch * len(self.sampler)
         title = f"epoch {self.epoch + 1}/{self.config.training.epochs}"
-        pending: list[Tensor] = []
-        begin = time.perf_counter()
+        pending, begin = list[Tensor](), time.perf_counter()
         with progress(None, title, self.group.rank, total=total, initial=self.step) as bar:
             for batch in self.stop.until_asked(self._inputs(), self.group.any):
                 rate = self.learning_rate(first + self.step)
@@ -231,8 +232,7 @@ class EpochLoop(ABC):
                     prune(self.folder, best_epoch(self.history, self.task.headline), self.written)
             except CheckpointError as exception:
                 failure = exception
-        failure = self.group.from_first(failure)
-        if failure is not None:
+        if (failure := self.group.from_first(failure)) is not None:
             raise failure
 
     def _checkpoint(self) -> Checkpoint:

@@ -79,8 +79,8 @@ FLAGS = {
         "--PATIENCE": "search.patience",
     },
     "machine": {
-        "--GPU": "devices", "--NW": "training.workers", "--PRECISION": "training.precision",
-        "--COMPILE": "training.compile", "--TIME_LIMIT": "time_limit",
+        "--GPU": "devices", "--NW": "training.workers", "--FEATURES": "training.features",
+        "--PRECISION": "training.precision", "--COMPILE": "training.compile", "--TIME_LIMIT": "time_limit",
     },
 }  # fmt: skip
 ALIASES = {"--GENO_PATH": ("--ARCH_PATH",), "--GENO_EPOCH": ("--ARCH_EPOCH",)}

@@ -23,7 +23,8 @@ from mmnas.search.supernet import space_of
 from mmnas.tasks.base import Task
 
 # What may differ from the checkpoint without changing what it computes; resuming may also go further.
-FREE_KEYS = ("paths.", *map("training.{}".format, ("workers", "eval_batch_size", "compile", "joined_kernels")))
+MACHINE_KEYS = ("workers", "features")  # which no checkpoint says anything about
+FREE_KEYS = ("paths.", *map("training.{}".format, (*MACHINE_KEYS, "eval_batch_size", "compile", "joined_kernels")))
 FREE_WHEN_RESUMING = ("training.epochs", "search.patience")
 SETTLED_BY_DATASET = ("protocol", "answer_min_count")
 LONGEST_VERSION = 200
@@ -211,7 +212,7 @@ def _from_checkpoint(
         )
     tuning = request.run == "train" and not request.resume
     held = {**trained.to_dict(), "version": version, "paths": {}}
-    del held["training"]["workers"]
+    held["training"] = {key: value for key, value in held["training"].items() if key not in MACHINE_KEYS}
     dataset = request.overrides.get("data.dataset", trained.data.dataset)
     if dataset != trained.data.dataset:
         held["data"] |= {key: getattr(DataConfig(), key) for key in SETTLED_BY_DATASET}

@@ -86,7 +86,20 @@ def simulate(library: str) -> dict[str, dict]:
         done["plain"] = _step(torch, "vqa", lambda network: None)
         with _counter(torch) as report:
             torch.stack([torch.zeros(2), torch.zeros(2)]).cpu()
+        done["gathered"] = _gather(torch)
     return {**done, "reported": {"waits": dict(report.waits)}}
+
+
+def _gather(torch) -> dict:
+    """Return what it takes to gather a batch's features from a table on the GPU, and what comes out."""
+    from mmnas.engine.placement import gather
+
+    store = SimpleNamespace(table=torch.zeros(1000, 2048, dtype=torch.float16))
+    rows = torch.zeros(SAMPLES, REGIONS, dtype=torch.int64, device="cpu")
+    with _counter(torch) as counted:
+        features = gather(store, rows, torch.ones(SAMPLES, REGIONS, dtype=torch.bool))
+    kind = f"{features.dtype} on {features.device.type}"
+    return {"features": kind, "launches": counted.kernels.total(), "waits": dict(counted.waits)}
 
 
 def _step(torch, name, convert) -> dict:

@@ -39,6 +39,11 @@ def test_a_training_step_never_waits_for_the_gpu(simulated, name):
     assert simulated[name]["waits"] == {}
 
 
+def test_features_on_a_gpu_are_widened_there_and_not_waited_for(simulated):
+    found = simulated["gathered"]
+    assert found["features"] == "torch.float32 on cuda" and found["waits"] == {} and found["launches"] < 10
+
+
 def test_what_waits_is_found(simulated):
     assert simulated["reported"]["waits"] == {"copy to cpu": 1}
 

@@ -86,6 +86,7 @@ def test_flags_of_the_request(argument, field, value):
         ("--MAX_EPOCH=5", "training.epochs", 5),
         ("--SEED=9", "training.seed", 9),
         ("--NW=0", "training.workers", 0),
+        ("--FEATURES=memory", "training.features", "memory"),
         ("--PRECISION=bf16", "training.precision", "bf16"),
         ("--ALPHA_MODE=two", "search.alpha_mode", "two"),
         ("--ALPHA_START=3", "search.alpha_start", 3),
