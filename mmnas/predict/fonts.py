@@ -51,7 +51,7 @@ def _path_for(letter: str, bold: bool) -> str:
 
 @cache
 def _known(bold: bool) -> frozenset[int]:
-    from fontTools.ttLib import TTFont  # a dependency of matplotlib
+    from fontTools.ttLib import TTFont  # type: ignore[import-untyped]  # a dependency of matplotlib
 
     return frozenset(TTFont(_usual(bold), lazy=True).getBestCmap())
 
