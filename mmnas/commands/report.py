@@ -9,7 +9,7 @@ from mmnas.errors import safe
 def add(commands: Any) -> None:
     """Add the command to the parser of `python -m mmnas`."""
     parser = commands.add_parser("report", help="write a page on one run, or compare several")
-    parser.add_argument("versions", nargs="+", metavar="VERSION", help="a run's --VERSION")
+    parser.add_argument("versions", nargs="+", metavar="VERSION", help="a run's --VERSION, or other/logs/VERSION")
     parser.add_argument("--out", default="report.html", metavar="FILE", help="the page (default: report.html)")
     parser.add_argument("--logs", default="./logs", help="root of the logs (default: ./logs)")
     parser.add_argument("--images", metavar="DIR", help="folder of the data set's images, for examples")

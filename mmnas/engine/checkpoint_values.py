@@ -8,6 +8,7 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -62,7 +63,11 @@ def unusable(state: Mapping[str, Tensor]) -> str | None:
     for name, value in state.items():
         if value.dtype not in WEIGHTS:
             return f"{name} holds {str(value.dtype).removeprefix('torch.')} numbers, no weights"
-    finite = torch.stack([value.float().isfinite().all() for value in state.values()] or [torch.tensor(True)])
+    finite = torch.stack([_is_finite(value.detach().float()) for value in state.values()] or [torch.tensor(True)])
     if finite.all():  # asks the device once, not for each weight
         return None
     return f"{list(state)[finite.tolist().index(False)]} holds NaN or infinite values"
+
+
+def _is_finite(value: Tensor) -> Tensor:
+    return torch.tensor(bool(np.isfinite(value.numpy()).all())) if value.is_cpu else value.isfinite().all()

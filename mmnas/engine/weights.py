@@ -1,10 +1,12 @@
 """Copying a checkpoint's weights into a network, once their names, shapes and numbers are known to fit."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mmnas.engine.checkpoint import Checkpoint, PublishedWeights
 from mmnas.engine.checkpoint_values import unusable
@@ -16,6 +18,7 @@ from mmnas.schema import shown
 Network = TypeVar("Network", bound=nn.Module)
 Explain = Callable[[str, tuple[int, ...], tuple[int, ...]], str | None]
 """`explain(parameter, found, expected)`: why a weight's shape differs, in the words of the task; or None."""
+_INITIALIZERS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, nn.init.constant_)
 
 
 def network_with(
@@ -30,15 +33,24 @@ def network_with(
     Shapes are compared on the meta device first, so that a file that claims absurd sizes takes no memory. The part
     of the network called `fresh` keeps its initial weights.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialized():
         outline = build()
     state = _state_for(outline, source)
     new = {name for name in outline.state_dict() if fresh is not None and name.startswith(f"{fresh}.")}
     state = {name: value for name, value in state.items() if name not in new}
     _check_fit(outline, new, state, path, explain)
-    network = build()
+    with _Uninitialized() if fresh is None else nullcontext():
+        network = build()
     network.load_state_dict({**{name: network.state_dict()[name] for name in new}, **state})
     return network
+
+
+class _Uninitialized(TorchFunctionMode):
+    """Leaves new weights as they are, for they are replaced; of an embedding on "meta", it would take seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        return given["tensor"] if func in _INITIALIZERS else func(*args, **given)
 
 
 def _state_for(model: nn.Module, source: Checkpoint | PublishedWeights) -> dict[str, Tensor]:

@@ -165,6 +165,8 @@ class FastNetwork(MMNasNet):
         at_a_time = max(1, PAIRS_AT_A_TIME // mask.shape[1] ** 2)
         parts = [
             checkpoint(biases_of, *part, use_reentrant=False, preserve_rng_state=False)
+            if torch.is_grad_enabled()  # else it would only import torch's compiler, for seconds
+            else biases_of(*part)
             for part in zip(boxes.split(at_a_time), mask.split(at_a_time), strict=True)
         ]
         biases = torch.cat(parts).split([each.out_features for each in readers], dim=1)

@@ -1,15 +1,13 @@
 """What pictures are put together from: blocks of text, bars, boxes with labels, maps. Drawn by Pillow alone."""
 
-import importlib.util
 import textwrap
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from mmnas.errors import safe
+from mmnas.predict.fonts import font_of, in_fonts
 
 # Okabe and Ito's colors, which color-blind people can tell apart.
 ORANGE, BLUE, GREEN, PINK, BROWN = "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#a6761d"
@@ -95,17 +93,21 @@ def heat_map(weights: np.ndarray, side: int) -> Image.Image:
 
 def block(text: str, width: int, size: int, bold: bool = False, color: str = INK, lines: int = 3) -> Image.Image:
     """Return a text in lines that are at most `width` pixels long; what exceeds their number is left out."""
-    font, text = font_of(size, bold), safe(text, 600)
+    text = safe(text, 600)
     letters = max(1, len(text))
     while True:
         rows = textwrap.wrap(text, letters, max_lines=lines, placeholder=" …" if letters > 2 else "") or [""]
-        if letters == 1 or all(font.getlength(row) <= width for row in rows):
+        longest = max(sum(font.getlength(part) for part, font in in_fonts(row, size, bold)) for row in rows)
+        if letters == 1 or longest <= width:
             break
-        letters = max(1, min(letters - 1, int(letters * width / max(map(font.getlength, rows))) + 2))
+        letters = max(1, min(letters - 1, int(letters * width / longest) + 2))
     height = round(size * 1.35)
     picture = Image.new("RGB", (width, height * len(rows)), PAPER)
     for place, row in enumerate(rows):
-        ImageDraw.Draw(picture).text((0, height * place), row, color, font)
+        x, y = 0.0, height * place + size  # the line that letters of all fonts stand on
+        for part, font in in_fonts(row, size, bold):
+            ImageDraw.Draw(picture).text((x, y), part, color, font, anchor="ls")
+            x += font.getlength(part)
     return picture
 
 
@@ -125,12 +127,3 @@ def page(title: str, parts: Sequence[Image.Image], least: int) -> Image.Image:
     """Return pictures below each other under a title, in a margin; `least` is the width of the title."""
     width = max(least, *(part.width for part in parts))
     return ImageOps.expand(joined([block(title, width, TITLE, bold=True), *parts]), GAP, PAPER)
-
-
-@cache
-def font_of(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which has most alphabets, of matplotlib, which is slow to import and is not."""
-    spec = importlib.util.find_spec("matplotlib")
-    assert spec is not None and spec.origin is not None
-    fonts = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
-    return ImageFont.truetype(fonts / f"DejaVuSans{'-Bold' if bold else ''}.ttf", size)

@@ -40,7 +40,10 @@ class Run:
 def write_report(
     versions: Sequence[str], out: PathLike, logs: PathLike, images: str | None = None, data_path: str | None = None
 ) -> None:
-    """Write the report on `versions` to `out`; `images` is a folder of the data set's images."""
+    """Write the report on `versions`, of `logs` or as `other/logs/VERSION`, to `out`.
+
+    `images` is a folder of the data set's images.
+    """
     if len(set(versions)) != len(versions) or len(versions) > len(COLORS):
         raise ConfigError(f"name different versions, at most {len(COLORS)}, not {', '.join(versions)}")
     runs = [_find(version, logs, data_path) for version in versions]
@@ -61,13 +64,15 @@ def write_report(
 
 
 def _find(version: str, logs: PathLike, data_path: str | None) -> Run:
-    files = RunPaths(logs, version)
+    files = RunPaths(Path(version).parent if "/" in version else logs, Path(version).name)
     paths = [files.result("val"), files.result("test"), *(files.result("test", split) for split in SPLITS[1:])]
     found = [read_result(path, data_path) for path in paths if path.is_file()]
     content = [load_checkpoint(path) for path in checkpoints_in(files.checkpoints)[-1:]]
     checkpoint = content[0] if content and isinstance(content[0], Checkpoint) else None
     if not found and checkpoint is None:
-        raise ConfigError(f"no result and no checkpoint of {version} in {logs}: name a --VERSION, or its --logs")
+        raise ConfigError(
+            f"no result and no checkpoint of {files.version} in {files.logs}: name a --VERSION, or its --logs"
+        )
     config = found[0].config if found else Config.from_dict(checkpoint.config if checkpoint else {})
     genotype = found[0].provenance.get("genotype") if found else checkpoint and checkpoint.genotype
     shape = Genotype.from_dict(genotype) if genotype else None
@@ -75,7 +80,7 @@ def _find(version: str, logs: PathLike, data_path: str | None) -> Run:
 
 
 def _missing(run: Run) -> Html:
-    command = f"mmnas train {run.config.task} --RUN=val --VERSION={run.version}"
+    command = f"mmnas train {run.config.task} --RUN=val --VERSION={Path(run.version).name}"
     return fill("note", text=f"{run.version} has no result on val; make it by: {command}")
 
 

@@ -24,7 +24,8 @@ def compare(samples: Samples, scores: dict[int, Scores], names: Sequence[str]) -
     for row, (n, each) in enumerate(others, start=1):
         difference = each.headline[1] - base.headline[1]
         p = min(1, len(others) * p_value(difference, samples.image_ids))  # several tests find more by chance
-        limits = interval(means[:, row] - means[:, 0])
+        many = len(set(samples.image_ids)) >= FEWEST
+        limits = interval(means[:, row] - means[:, 0]) if many else None
         text = describe(names[n], names[first], each.headline[0], difference, limits, p)
         words.append(fill("paragraph", text=text))
     return words
@@ -64,13 +65,14 @@ def _figure_row(
 
 
 def describe(
-    name: str, other: str, headline: str, difference: np.ndarray, limits: tuple[float, float], p: float
+    name: str, other: str, headline: str, difference: np.ndarray, limits: tuple[float, float] | None, p: float
 ) -> str:
     """Return in words how a version differs from another in the headline, given per sample, or that it does not."""
     mean = float(difference.mean())
     if not difference.any():
         return f"{name} and {other} do not differ: both score the same on every sample."
-    evidence = f"({LEVEL} % interval {limits[0]:+.2f} to {limits[1]:+.2f}, p = {p:.2g}, permutation test)"
+    between = f"{LEVEL} % interval {limits[0]:+.2f} to {limits[1]:+.2f}, " if limits else ""
+    evidence = f"({between}p = {p:.2g}, permutation test)"
     if p < SIGNIFICANT:
         return f"{name} is {'better' if mean > 0 else 'worse'} than {other}: {headline} {mean:+.2f} {evidence}."
     return f"{name} and {other} do not differ significantly: {headline} {mean:+.2f} {evidence}; it may be chance."

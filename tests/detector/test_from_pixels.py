@@ -1,4 +1,7 @@
-"""From pixels to a result: scenes are drawn, their regions extracted into a store, a network trained and scored."""
+"""From pixels to a result: scenes drawn, regions extracted into a store, a network trained, scored and asked."""
+
+import json
+import time
 
 import numpy as np
 import pytest
@@ -11,12 +14,42 @@ from mmnas.detector import regions
 from tests.conftest import Workplace
 
 
-@pytest.mark.slow
-def test_from_pixels_to_a_result(tmp_path, weights_file, run, monkeypatch, capsys):
-    """The detector has its full size, but sees the pictures at a fifth of its usual one and keeps few proposals."""
+@pytest.fixture
+def quick(monkeypatch):
+    """Let the detector see pictures at a fifth of its usual size and keep few proposals."""
     monkeypatch.setattr(regions, "SHORT_SIDE", 120)
     monkeypatch.setattr(regions, "LONG_SIDE", 200)
     monkeypatch.setattr(regions, "_PROPOSALS", 16)
+
+
+@pytest.mark.slow
+def test_the_next_question_about_an_image_needs_no_detector(
+    quick, trained, weights_file, tmp_path, monkeypatch, capsys
+):
+    """The detector has its full size; the second answer is the same, and comes much sooner."""
+    image = next((trained.data / "images" / "val2014").glob("*.jpg"))
+    command = [
+        "predict",
+        str(image),
+        "--question",
+        "how many?",
+        f"--ckpt={trained.checkpoint('base', 'epoch2.pkl')}",
+    ]
+
+    def ask():
+        start = time.process_time()
+        assert main([*command, f"--detector={weights_file}", f"--cache={tmp_path}"]) == 0
+        return json.loads(capsys.readouterr().out), time.process_time() - start
+
+    answer, seconds = ask()
+    monkeypatch.setattr("mmnas.detector.weights.read_weights", None)  # of no use any more
+    again, less = ask()
+    assert again == answer and less < seconds / 3
+
+
+@pytest.mark.slow
+def test_from_pixels_to_a_result(quick, tmp_path, weights_file, run, capsys):
+    """The detector has its full size."""
     write_world(tmp_path / "data", images=24)
     pictures = [str(tmp_path / "data" / "images" / split) for split in ("train2014", "val2014", "test2015")]
     store = tmp_path / "mine.features"

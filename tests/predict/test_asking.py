@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +122,19 @@ def test_wrong_words_are_told_in_one_line(ask, trained, tmp_path, words, told):
     words = [str(images_of(trained)[0]) if word == "IMAGE" else word for word in words]
     code, _, errors = ask(trained, *words)
     assert code == 2 and told in errors and "Traceback" not in errors
+
+
+def test_an_answer_imports_nothing_slow(trained):
+    """Pillow, msgspec and torch without its compiler are enough; docs/performance.md says what they take."""
+    script = "import sys; from mmnas.__main__ import main; main(sys.argv[1:]); print(*sys.modules)"
+    path = next((trained.data / FEATURES["vqa"]).glob("*.npz"))
+    flags = ["--question", "how many?", "--ckpt", str(trained.checkpoint("base", "epoch2.pkl"))]
+    command = [sys.executable, "-c", script, "predict", str(path), *flags]
+    answer, modules = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "answers" in json.loads(answer)
+    slow = {"torch._dynamo", "torch._inductor", "torchvision", "sympy", "networkx", "matplotlib", "scipy", "pandas"}
+    slow |= {"spacy", "gradio", "tensorboard", "lmdb", "h5py", "jsonschema"}
+    assert not slow & set(modules.split())
 
 
 def test_a_fault_stops_nothing_else(ask, trained, tmp_path):

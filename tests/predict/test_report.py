@@ -112,6 +112,14 @@ def test_curves_and_missing_results(trained, reports, monkeypatch, capsys):
     assert {"loss", "overall on val"} <= {value for name, value in page.attributes if name == "alt"}
 
 
+def test_a_version_may_be_in_other_logs(scored, reports, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").symlink_to(scored.logs)
+    write_report(["vqa_one", "other/vqa_one"], reports / "two.html", scored.logs)
+    texts = Page((reports / "two.html").read_text()).texts
+    assert "other/vqa_one and vqa_one do not differ: both score the same on every sample." in texts
+
+
 def test_an_ensemble_is_a_version_like_any_other(scored, reports):
     out = scored.path("vqa_both")
     combine([scored.path("vqa_one"), scored.path("vqa_two")], out)
@@ -133,6 +141,7 @@ def test_an_ensemble_is_a_version_like_any_other(scored, reports):
             "b is better than a: accuracy +6.00 (95 % interval +4.00 to +8.00",
         ),
         (np.array([-5.0, -7.0]), (-8.0, -4.0), 0.001, "b is worse than a: accuracy -6.00"),
+        (np.array([-5.0, -7.0]), None, 0.5, "b and a do not differ significantly: accuracy -6.00 (p = 0.5"),
     ],
 )
 def test_the_difference_in_words(difference, limits, p, words):
@@ -191,15 +200,16 @@ def test_it_opens_on_a_phone_and_on_a_desk(report, width):
 
 @in_browser
 @pytest.mark.slow
-def test_nothing_is_wider_than_a_phone_and_all_pictures_load(reports):
+def test_nothing_is_wider_than_a_phone_and_all_pictures_load(report):
     """A page around it, which has a script, measures it."""
-    frame = reports / "measuring.html"
+    frame = report[0].with_name("measuring.html")
     script = (
         "onload = () => { const page = document.querySelector('iframe').contentDocument; document.title = [..."
         "page.images].filter(i => !i.naturalWidth && i.loading != 'lazy').length + ' ' + "
         "page.documentElement.scrollWidth; document.body.append(document.title) }"
     )
-    frame.write_text(f'<body><iframe src="vqa.html" width="390" height="900"></iframe><script>{script}</script>')
+    page = f'<iframe src="{report[0].name}" width="390" height="900"></iframe>'
+    frame.write_text(f"<body>{page}<script>{script}</script>")
     shown = in_chromium(frame, "--allow-file-access-from-files", "--virtual-time-budget=9000", "--dump-dom").stdout
     broken, width = re.search(r"<title>(\d+) (\d+)</title>", shown).groups()
     assert int(broken) == 0 and int(width) <= 390
@@ -207,7 +217,8 @@ def test_nothing_is_wider_than_a_phone_and_all_pictures_load(reports):
 
 @in_browser
 @pytest.mark.slow
-def test_it_can_be_printed(reports):
-    in_chromium(reports / "vqa.html", f"--print-to-pdf={reports}/vqa.pdf")
-    content = (reports / "vqa.pdf").read_bytes()
+def test_it_can_be_printed(report):
+    printed = report[0].with_suffix(".pdf")
+    in_chromium(report[0], f"--print-to-pdf={printed}")
+    content = printed.read_bytes()
     assert content.startswith(b"%PDF") and len(re.findall(rb"/Type\s*/Page\b", content)) >= 2
