@@ -12,7 +12,7 @@ import torch
 import torch.multiprocessing
 from tqdm import tqdm
 
-from mmnas.data.features import MAX_REGIONS
+from mmnas.data.features import MAX_REGIONS, load_arrays, open_npz
 from mmnas.data.made_by import Choice, MadeBy
 from mmnas.detector.images import read_image
 from mmnas.detector.network import Detector
@@ -131,11 +131,8 @@ def read_boxes(folder: Path, image: Path, shape: tuple[int, ...]) -> np.ndarray:
     path = next((name for name in names if name.is_file()), None)
     if path is None:
         raise DataError(f"no boxes: {names[0]} not found")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            boxes = arrays["bbox"]
-    except Exception as exception:  # numpy and zipfile raise many kinds for damaged bytes
-        raise DataError(f"{path} holds no boxes, or is damaged ({type(exception).__name__})") from None
+    with open_npz(path) as file:
+        (boxes,), _ = load_arrays(path, ("bbox",), MAX_REGIONS * 4 * 8, file)
     if boxes.dtype.kind not in "iuf" or boxes.ndim != 2 or boxes.shape[1] != 4 or not 0 < len(boxes) <= MAX_REGIONS:
         raise DataError(f"{path}: bbox is {boxes.dtype} {boxes.shape}, expected numbers (K, 4)")
     height, width = shape[:2]

@@ -75,6 +75,8 @@ class Inputs:
             return self._detected(pixels_of(image), name)
         path = Path(image)
         if path.suffix == ".npz":
+            if not path.exists():
+                raise DataError(f"features not found: {path}")
             return read_npz(path, self.width, self.kind)
         return self._found(path) if self.features else self._detected(read_image(path), name)
 

@@ -9,7 +9,7 @@ from typing import Any
 from mmnas.config import Config
 from mmnas.data.features import image_id_of
 from mmnas.detector.images import find_images
-from mmnas.engine.checkpoint import Checkpoint, checkpoints_in, load_checkpoint
+from mmnas.engine.checkpoint import Checkpoint, checkpoints_in, load_checkpoint, settings_of
 from mmnas.errors import ConfigError
 from mmnas.files import PathLike, replacing
 from mmnas.genotype import Genotype
@@ -64,14 +64,13 @@ def _find(version: str, logs: PathLike, data_path: str | None) -> Run:
     files = RunPaths(logs, version)
     paths = [files.result("val"), files.result("test"), *(files.result("test", split) for split in SPLITS[1:])]
     found = [read_result(path, data_path) for path in paths if path.is_file()]
-    content = [load_checkpoint(path) for path in checkpoints_in(files.checkpoints)[-1:]]
-    checkpoint = content[0] if content and isinstance(content[0], Checkpoint) else None
-    if not found and checkpoint is None:
+    content = [(path, load_checkpoint(path)) for path in checkpoints_in(files.checkpoints)[-1:]]
+    own = [(path, each) for path, each in content if isinstance(each, Checkpoint)]
+    settings = [settings_of(path, each) for path, each in own]
+    if not found and not own:
         raise ConfigError(f"no result and no checkpoint of {version} in {logs}: name a --VERSION, or its --logs")
-    config = found[0].config if found else Config.from_dict(checkpoint.config if checkpoint else {})
-    genotype = found[0].provenance.get("genotype") if found else checkpoint and checkpoint.genotype
-    shape = Genotype.from_dict(genotype) if genotype else None
-    return Run(version, {result.split: result for result in found}, checkpoint, config, shape)
+    config, genotype = (found[0].config, found[0].genotype) if found else settings[0]
+    return Run(version, {each.split: each for each in found}, own[0][1] if own else None, config, genotype)
 
 
 def _missing(run: Run) -> Html:

@@ -13,6 +13,7 @@ from mmnas.arrays import read_array_header
 from mmnas.config import Config
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import Int64, PathLike, read_json
+from mmnas.genotype import Genotype
 from mmnas.run.results import changed_files
 from mmnas.schema import Finite, convert
 
@@ -39,6 +40,7 @@ class Provenance(Struct):
     files: dict[str, str]
     summary: dict[str, Finite]
     seen_splits: list[str]
+    genotype: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class StoredResult:
     rows: list[Row]
     provenance: dict[str, Any]
     config: Config
+    genotype: Genotype | None
 
     @property
     def split(self) -> str:
@@ -84,8 +87,10 @@ def read_result(path: PathLike, data_path: str | None = None) -> StoredResult:
     if changed := changed_files(path):
         raise DataError(f"{', '.join(changed)} changed after {source} was written: score again")
     try:
-        config = Config.from_dict(convert(provenance, Provenance, error=ConfigError).config)
+        known = convert(provenance, Provenance)
+        config = Config.from_dict(known.config)
+        genotype = None if known.genotype is None else Genotype.from_dict(known.genotype)
     except ConfigError as exception:
         raise DataError(f"{source}: {exception}") from None
     paths = replace(config.paths, data=data_path or config.paths.data)
-    return StoredResult(path, rows, provenance, replace(config, paths=paths))
+    return StoredResult(path, rows, provenance, replace(config, paths=paths), genotype)
