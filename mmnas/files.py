@@ -15,6 +15,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -33,7 +34,7 @@ LARGEST_CHECKED = 1 << 25
 log = logging.getLogger(__name__)
 
 
-def open_regular(path: PathLike) -> BinaryIO:
+def open_regular(path: PathLike) -> BufferedReader:
     """Open a file to read. Raises `OSError` for a pipe or a device, of which reading might never end."""
     if not stat.S_ISREG(mode := os.stat(path).st_mode) and not stat.S_ISDIR(mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -159,7 +160,8 @@ def replacing(path: PathLike) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as exception:
-        exception.filename = exception.filename or str(path)  # a failed write does not name the file
+        if exception.filename in (None, str(temporary)):  # a failed write does not name the file
+            exception.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

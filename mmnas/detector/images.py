@@ -54,6 +54,14 @@ def _files(source: Path) -> list[Path]:
         raise DataError(f"{source} is not a pattern ({exception})") from None
 
 
+def file_of(folder: Path, image: Path) -> Path | None:
+    """Return the `<image file>.npz` or `<stem>.npz` of an image in a folder; `DataError` where both are there."""
+    found = [path for name in (image.name, image.stem) if (path := folder / f"{name}.npz").is_file()]
+    if len(found) > 1 and image.suffix:
+        raise DataError(f"{image} has the files {found[0]} and {found[1]}: leave one of the two out")
+    return found[0] if found else None
+
+
 def read_image(path: PathLike) -> np.ndarray:
     """Return an image as (height, width, 3) uint8, blue first.
 

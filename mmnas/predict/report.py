@@ -3,11 +3,12 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mmnas.config import Config
-from mmnas.data.features import image_id_of
+from mmnas.data.features import add_file, image_id_of
 from mmnas.detector.images import find_images
 from mmnas.engine.checkpoint import Checkpoint, checkpoints_in, load_checkpoint, settings_of
 from mmnas.errors import ConfigError
@@ -24,6 +25,7 @@ from mmnas.run.results import MARK
 from mmnas.search.genotype_picture import draw_architecture
 
 SPLITS = ("val", "test", "testA", "testB")
+MOST_CURVES = 50
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,11 @@ def write_report(
     if images and not Path(images).is_dir():
         raise ConfigError(f"--images={images} is not a folder: name that of the data set's images")
     files = find_images([images]) if images else []
-    paths = {number: path for path in files if (number := image_id_of(path.name)) is not None}
+    names: dict[int, str] = {}
+    for path in files:
+        if (number := image_id_of(path.name)) is not None:
+            add_file(names, number, str(path))
+    paths = {number: Path(name) for number, name in names.items()}
     body = [_missing(run) for run in runs if "val" not in run.results]
     body += [part for split in SPLITS if (part := _split(split, runs, paths))]
     body += [*_training(runs), *_architectures(runs), *_provenance(runs)]
@@ -102,7 +108,7 @@ def _training(runs: Sequence[Run]) -> list[Html]:
             on_val = {f"{name} on val": value for name, value in (row["metrics"] or {}).items()}
             for name, value in {"loss": row["loss"], **on_val}.items():
                 lines.setdefault(name, {}).setdefault(n, []).append((row["epoch"], value))
-    plots = [curves(title, each) for title, each in lines.items()]
+    plots = [curves(title, each) for title, each in islice(lines.items(), MOST_CURVES)]
     return [fill("part", title="Training", body=fill("plots", plots=plots))] if plots else []
 
 

@@ -16,7 +16,6 @@ from mmnas.boxes.geometry import paired_iou
 from mmnas.config import Config
 from mmnas.data import refs, scan_precomp, vqa_json
 from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE
-from mmnas.errors import DataError
 from mmnas.metrics.grounding import CORRECT_IOU
 from mmnas.metrics.retrieval import RECALLS, folds, retrieval_ranks
 from mmnas.metrics.vqa_accuracy import EXACT, FORMS, vqa_accuracy
@@ -130,9 +129,8 @@ def _read_captions(config: Config, split: str) -> Samples:
 
 
 def _score_matches(result: StoredResult, samples: Samples) -> Scores:
-    logits, texts, each = result.array("scores"), samples.dataset.captions.texts, CAPTIONS_PER_IMAGE
-    if logits.shape != (len(samples.image_ids), len(texts)):
-        raise DataError(f"the scores of {result.path} have the shape {logits.shape}: score again")
+    texts, each = samples.dataset.captions.texts, CAPTIONS_PER_IMAGE
+    logits = result.array("scores", "f", len(samples.image_ids), len(texts))
     figures: dict[str, Any] = defaultdict(lambda: defaultdict(lambda: np.zeros(len(logits))))
     predicted: list[str] = []
     for fold in samples.dataset.folds:
