@@ -24,7 +24,7 @@ COMMANDS = """
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        super().error(safe(message))
+        self.exit(2, f"error: {safe(message)}; `{self.prog} --help` lists what there is\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -28,7 +28,8 @@ VERSION = re.compile(r"\w[\w.+=@-]{0,99}")
 
 Rate = Annotated[float, Meta(gt=0, le=1e38)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
-Blocks = Annotated[int, Meta(ge=1, le=1000)]
+MOST_BLOCKS = 1000  # of a stream
+Blocks = Annotated[int, Meta(ge=1, le=MOST_BLOCKS)]
 Width = Annotated[int, Meta(ge=1, le=1 << 16)]
 Amount = Annotated[int, Meta(ge=1, le=10**6)]
 Names = tuple[Text, ...]

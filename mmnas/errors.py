@@ -4,10 +4,17 @@ Each message is a single line: what is wrong, in which file, key or flag, and ho
 line prints that line and exits with code 2; a caller of the library gets a `ValueError`.
 """
 
+import errno
 import re
 import sys
 
 _NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Storage size calculation overflowed")  # of torch
+_REMEDIES = {
+    errno.EADDRINUSE: "choose another port",
+    errno.EAGAIN: "raise the limit of processes (ulimit -u)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENOMEM: "free some memory",
+}
 LONGEST = 2000
 """Characters of a message. Its middle is left out first: the file is named at its start, the remedy at its end."""
 
@@ -57,10 +64,13 @@ def one_line(exception: Exception) -> str:
     if isinstance(exception, OSError):
         path = f"{exception.filename}: " if exception.filename is not None else ""
         reason = exception.strerror or exception
-        return safe(f"{path}{reason}; check the path, its permissions and the free disk space")
+        remedy = _REMEDIES.get(exception.errno or 0, "check the path, its permissions and the free disk space")
+        return safe(f"{path}{reason}; {remedy}")
     if isinstance(exception, MemoryError) or _NO_MEMORY.search(str(exception)):
         remedy = "use a smaller --BS, --NW or model, or --FEATURES=stream"
         return safe(f"memory ran out; {remedy} ({type(exception).__name__}: {exception})")
+    if str(exception).startswith("Symlink loop"):  # of pathlib before Python 3.13
+        return safe(f"{exception}: remove the link")
     if not isinstance(exception, MMNasError):
         raise exception
     return str(exception)

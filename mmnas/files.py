@@ -5,6 +5,7 @@ Every file that a run writes is first written beside the old one, flushed to the
 
 import codecs
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -12,7 +13,9 @@ import logging
 import mmap
 import os
 import re
+import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -31,10 +34,17 @@ LARGEST_CHECKED = 1 << 25
 log = logging.getLogger(__name__)
 
 
+def open_regular(path: PathLike) -> BufferedReader:
+    """Open a file to read. Raises `OSError` for a pipe or a device, of which reading might never end."""
+    if not stat.S_ISREG(mode := os.stat(path).st_mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(path, "rb")
+
+
 def read_bytes(path: PathLike, what: str = "file", error: type[ValueError] = DataError, limit: int = -1) -> bytes:
     """Return the content of `path`, or its first `limit` bytes. Raises `error` naming it and `what` kind it is."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(limit)
     except FileNotFoundError:
         raise error(f"{what} not found: {path}") from None
@@ -151,6 +161,8 @@ def replacing(path: PathLike) -> Iterator[Path]:
     file are removed.
     """
     path = Path(path)
+    if os.path.exists(path) and not path.is_file():  # a device would be gone for all programs
+        raise OSError(errno.EINVAL, "not a file that can be replaced", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_temporaries(path.parent, path.name)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -160,7 +172,8 @@ def replacing(path: PathLike) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as exception:
-        exception.filename = exception.filename or str(path)  # a failed write does not name the file
+        if exception.filename in (None, str(temporary)):  # a failed write does not name the file
+            exception.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from mmnas.config import MOST_BLOCKS
 from mmnas.errors import ConfigError
 from mmnas.files import PathLike, read_json, write_json
 from mmnas.schema import convert, shown
@@ -65,8 +66,8 @@ class Genotype(Struct, frozen=True, forbid_unknown_fields=True, rename={"encoder
 
     def __post_init__(self) -> None:
         for stream, rows in (("enc", self.encoder), ("dec", self.decoder)):
-            if not rows:
-                raise ConfigError(f"{stream} has no blocks")
+            if not 0 < len(rows) <= MOST_BLOCKS:
+                raise ConfigError(f"{stream} has {len(rows) or 'no'} blocks; it may have 1 to {MOST_BLOCKS}")
             for block, row in enumerate(rows):
                 _check_row(row, stream, f"{stream}[{block}]")
 
@@ -103,6 +104,8 @@ def search_space(
 def _check_row(row: Row, stream: str, path: str) -> None:
     if not row:
         raise ConfigError(f"{path} has no operation; use 'skip_connect' for a block that does nothing")
+    if len(row) > len(OPERATIONS):
+        raise ConfigError(f"{path} has {len(row)} operations; it may have 1 to {len(OPERATIONS)}")
     for name in row:
         spec = OPERATIONS.get(name)
         if spec is None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mmnas.errors import ConfigError
+from mmnas.errors import ConfigError, safe
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -29,5 +29,5 @@ def convert_detector(options: argparse.Namespace) -> int:
     weights = read_weights(options.source)
     write_weights(options.out, weights)
     count = sum(value.numel() for value in weights.tensors.values())
-    print(f"{options.out}: {count} weights, digest {weights.digest}")
+    print(f"{safe(options.out)}: {count} weights, digest {weights.digest}")
     return 0

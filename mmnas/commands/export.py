@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mmnas.config import PathsConfig
+from mmnas.errors import safe
 from mmnas.tasks import TASKS
 
 # What released weights do not tell: the flag here, that of the task's script, and its help.
@@ -44,5 +45,5 @@ def export(options: argparse.Namespace) -> int:
     flags = [f"{flag}={values[flag]}" for flag, _ in _FLAGS.values() if values[flag] is not None]
     checkpoint = complete(path, options.vocabulary_from, options.task, flags)
     exported.export(path, checkpoint, options.out)
-    print(f"{options.out}: {checkpoint.config['task']} from {path}")
+    print(safe(f"{options.out}: {checkpoint.config['task']} from {path}"))
     return 0

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from mmnas.errors import ConfigError
+from mmnas.errors import ConfigError, safe
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -65,12 +65,12 @@ def extract_features(options: argparse.Namespace) -> int:
     outcome = extract(job, devices)
     rate = outcome.written / (time.perf_counter() - start)
     for line in outcome.unreadable:
-        print(f"not extracted: {line}", file=sys.stderr)
+        print(safe(f"not extracted: {line}"), file=sys.stderr)
     if (warning := outcome.unusual()) is not None:
         print(f"warning: {warning}", file=sys.stderr)
     print(
-        f"{options.out}: {outcome.written} images extracted, {rate:.2g} per second; {outcome.skipped} were there, "
-        f"{len(outcome.unreadable)} cannot be read"
+        f"{safe(options.out)}: {outcome.written} images extracted, {rate:.2g} per second; "
+        f"{outcome.skipped} were there, {len(outcome.unreadable)} cannot be read"
     )
     return 0
 

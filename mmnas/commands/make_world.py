@@ -3,6 +3,7 @@
 import argparse
 
 from mmnas.demo.world import write_world
+from mmnas.errors import safe
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -16,6 +17,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def make_world(options: argparse.Namespace) -> int:
     """Write the world and print what it holds."""
-    counts = write_world(options.out, options.images, options.seed)
-    print(f"{options.out}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    try:
+        counts = write_world(options.out, options.images, options.seed)
+    except OSError as exception:
+        exception.filename = exception.filename or options.out  # a failed write does not name the file
+        raise
+    print(f"{safe(options.out)}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
     return 0

@@ -25,7 +25,7 @@ def plot_search(options: argparse.Namespace) -> int:
     history = read_history(path)
     png = options.png or path.with_suffix(".png")
     print("\n".join(_table(history)))
-    save_png(draw_search(history, f"search {options.version}"), png)
+    save_png(draw_search(history, safe(f"search {options.version}")), png)
     print(f"\npicture: {safe(png)}")
     return 0
 

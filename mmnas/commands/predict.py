@@ -74,7 +74,7 @@ def predict(options: argparse.Namespace) -> int:
         else:
             ask(model, [(name, text) for name in names for text in texts], writer, options.top, attention)
     for failure in writer.failures:
-        print(f"error: {safe(failure.image)}, {safe(failure.text)}: {failure.reason}", file=sys.stderr)
+        print(safe(f"error: {failure.image}, {failure.text}: {failure.reason}"), file=sys.stderr)
     return 2 if writer.failures else 0
 
 

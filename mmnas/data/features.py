@@ -5,11 +5,10 @@ Files of the kind "x" hold `x` (D, K), or (K, D) from some extractors: told apar
 (K, 4) are xyxy pixels. Nothing is ever unpickled, and a file is read only when its image is asked for.
 """
 
+import errno
 import io
 import math
-import os
 import re
-import stat
 import zipfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ import numpy as np
 from mmnas.arrays import LONGEST_HEADER, read_array_header
 from mmnas.data.made_by import MadeBy, maker_of_folder, one_maker
 from mmnas.errors import DataError
-from mmnas.files import PathLike
+from mmnas.files import PathLike, open_regular
 from mmnas.schema import shown
 
 KEYS = {"x": ("x",), "fc7+pool5": ("fc7", "pool5")}
@@ -129,11 +128,12 @@ def add_file(files: dict[int, str], image_id: int, name: str) -> None:
 def open_npz(path: PathLike) -> BinaryIO:
     """Open a file to read. Raises `DataError` for what is not a regular file, such as a pipe, which could block."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise DataError(f"{path} is not a regular file; remove it, or put the image's .npz file in its place")
-        return open(path, "rb")
+        return open_regular(path)
     except FileNotFoundError:
         raise DataError(f"region features vanished: {path}; restore the file and --RESUME") from None
+    except OSError as exception:
+        odd = DataError(f"{path} is not a regular file; remove it, or put the image's .npz file in its place")
+        raise odd if exception.errno in (errno.EINVAL, errno.EISDIR) else exception from None
 
 
 def read_npz(path: PathLike, feature_size: int, kind: str = "x", file: BinaryIO | None = None) -> Regions:
@@ -143,7 +143,7 @@ def read_npz(path: PathLike, feature_size: int, kind: str = "x", file: BinaryIO 
     """
     keys = (*KEYS[kind], "bbox", "image_h", "image_w")
     with open_npz(path) if file is None else file as opened:
-        arrays, made_by = _load(path, keys, MAX_REGIONS * max(feature_size, 4) * 8, opened)
+        arrays, made_by = load_arrays(path, keys, MAX_REGIONS * max(feature_size, 4) * 8, opened)
     *parts, boxes, height, width = arrays
     size = np.array([_number(height), _number(width)])
     regions = Regions(_features(parts, kind, feature_size, path), boxes, size, made_by=made_by)
@@ -181,10 +181,10 @@ def check_regions(image: Regions, kind: str, name: object) -> Regions:
     return replace(image, features=features, boxes=boxes, image_size=size)
 
 
-def _load(
+def load_arrays(
     path: PathLike, keys: Sequence[str], limit: int, file: BinaryIO
 ) -> tuple[list[np.ndarray], MadeBy | None]:
-    """Return the arrays of these keys, each of at most `limit` bytes, and what made them."""
+    """Return the arrays of these keys, each of at most `limit` bytes, and what made them; or raise `DataError`."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = {name.removesuffix(".npy"): name for name in archive.namelist()}

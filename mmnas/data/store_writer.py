@@ -4,10 +4,11 @@ Images are appended to the data files. Every few hundred images the files are fl
 is replaced by one that counts them; an interrupted run resumes there.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
-import shutil
+import stat
 import zlib
 from collections.abc import Sequence
 from io import FileIO
@@ -109,6 +110,10 @@ class StoreWriter:
                 raise DataError(f"{self.path} holds other files: the last argument is the folder to write")
             write_json(self.path / HEADER, msgspec.to_builtins(self.header), indent=1)
         layout.read_header(self.path)
+        for path in filter(os.path.lexists, map(self.path.joinpath, self.header.file_sizes())):
+            status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # writing would change another file
+                raise DataError(f"{path} is not the plain file that packing writes there: delete the store")
 
     def _resume(self) -> None:
         """Go back to the last commit. Raises DataError when the store was begun otherwise."""
@@ -178,7 +183,10 @@ class StoreWriter:
             error = exception
         self._close()
         if not self.header.images:
-            shutil.rmtree(self.path)
+            for name in (HEADER, *self.header.file_sizes()):
+                (self.path / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # other files are there
+                self.path.rmdir()
         if isinstance(error, OSError) and Path(error.filename or self.path / HEADER).parent == self.path:
             remedy = "free space on its disk and run the command again: it resumes after what is packed"
             raise DataError(f"{self.path} cannot be written ({error.strerror}); {remedy}") from None

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mmnas.errors import ConfigError
 from mmnas.files import read_json
 from mmnas.genotype import read_genotypes
 from mmnas.paths import RunPaths
+from mmnas.run.lock import locked
 
 DATA, LOGS = Path("data/demo"), Path("logs")
 # A network this small gains little from a second thread, and loses much when other programs want the core.
@@ -40,9 +42,12 @@ def demo(name: str = "vqa", images: int = 400, flags: Sequence[str] = ()) -> int
     counts = write_world(DATA, images)
     say(f"demo world in {DATA}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
     paths = RunPaths(LOGS, f"demo_{name}")
+    with locked(paths.checkpoints):  # refuses to remove what a demo that runs has written
+        pass
     for folder in (paths.checkpoints, *LOGS.glob(f"ckpts/ckpt_{paths.version}_[0-9]")):
         shutil.rmtree(folder, ignore_errors=True)
-    for path in (*LOGS.glob(f"ckpts/result_*/result_run_{paths.version}*"), paths.genotypes):
+    results = (LOGS.glob(f"ckpts/result_*/result_run_{paths.version}{split}.*") for split in ("", "_test[AB]"))
+    for path in (*chain(*results), paths.genotypes):
         path.unlink(missing_ok=True)
     return _search(paths, flags) if name == "search" else _train_and_score(name, paths, flags)
 

@@ -12,9 +12,9 @@ import torch
 import torch.multiprocessing
 from tqdm import tqdm
 
-from mmnas.data.features import MAX_REGIONS
+from mmnas.data.features import MAX_REGIONS, load_arrays, open_npz
 from mmnas.data.made_by import Choice, MadeBy
-from mmnas.detector.images import read_image
+from mmnas.detector.images import file_of, read_image
 from mmnas.detector.network import Detector
 from mmnas.detector.regions import describe_given, detect
 from mmnas.detector.weights import read_weights
@@ -127,15 +127,11 @@ def read_boxes(folder: Path, image: Path, shape: tuple[int, ...]) -> np.ndarray:
 
     Raises DataError when there are none, or they do not lie in the image of `shape`.
     """
-    names = [folder / f"{image.name}.npz", folder / f"{image.stem}.npz"]
-    path = next((name for name in names if name.is_file()), None)
+    path = file_of(folder, image)
     if path is None:
-        raise DataError(f"no boxes: {names[0]} not found")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            boxes = arrays["bbox"]
-    except Exception as exception:  # numpy and zipfile raise many kinds for damaged bytes
-        raise DataError(f"{path} holds no boxes, or is damaged ({type(exception).__name__})") from None
+        raise DataError(f"no boxes: {folder / image.name}.npz not found")
+    with open_npz(path) as file:
+        (boxes,), _ = load_arrays(path, ("bbox",), MAX_REGIONS * 4 * 8, file)
     if boxes.dtype.kind not in "iuf" or boxes.ndim != 2 or boxes.shape[1] != 4 or not 0 < len(boxes) <= MAX_REGIONS:
         raise DataError(f"{path}: bbox is {boxes.dtype} {boxes.shape}, expected numbers (K, 4)")
     height, width = shape[:2]

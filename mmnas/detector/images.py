@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mmnas.errors import DataError
-from mmnas.files import PathLike
+from mmnas.files import PathLike, open_regular
 from mmnas.schema import shown
 
 MAX_PIXELS = 100_000_000
@@ -46,7 +46,20 @@ def _files(source: Path) -> list[Path]:
         return sorted(path for path in inside if path.is_file() and not path.name.startswith("."))
     if source.exists() or not glob.has_magic(str(source)):
         return [source]  # a missing file is listed with those that cannot be read
-    return [path for name in sorted(glob.glob(str(source), recursive=True)) if (path := Path(name)).is_file()]
+    start = next(number for number, part in enumerate(source.parts) if glob.has_magic(part))
+    try:  # unlike `glob.glob`, this follows no links to folders, which may lead back
+        found = Path(*source.parts[:start]).glob("/".join(source.parts[start:]))
+        return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+    except ValueError as exception:
+        raise DataError(f"{source} is not a pattern ({exception})") from None
+
+
+def file_of(folder: Path, image: Path) -> Path | None:
+    """Return the `<image file>.npz` or `<stem>.npz` of an image in a folder; `DataError` where both are there."""
+    found = [path for name in (image.name, image.stem) if (path := folder / f"{name}.npz").is_file()]
+    if len(found) > 1 and image.suffix:
+        raise DataError(f"{image} has the files {found[0]} and {found[1]}: leave one of the two out")
+    return found[0] if found else None
 
 
 def read_image(path: PathLike) -> np.ndarray:
@@ -58,7 +71,7 @@ def read_image(path: PathLike) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of what is decided here
-            with Image.open(path, formats=_FORMATS) as image:
+            with open_regular(path) as file, Image.open(file, formats=_FORMATS) as image:
                 return pixels_of(image)
     except DataError as exception:
         raise DataError(f"{path}: {exception}") from None

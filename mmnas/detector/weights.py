@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from mmnas.data.pickles import read_plain_pickle
@@ -77,7 +77,7 @@ def read_weights(path: PathLike) -> DetectorWeights:
 def write_weights(path: PathLike, weights: DetectorWeights) -> None:
     """Write weights as `.safetensors`, with the anchors, and the digest in the header."""
     with replacing(path) as temporary:
-        save_file({**weights.tensors, ANCHORS: weights.anchors}, temporary, {_DIGEST: weights.digest})
+        temporary.write_bytes(save({**weights.tensors, ANCHORS: weights.anchors}, {_DIGEST: weights.digest}))
 
 
 # The layouts. Each reader returns tensors by their name in the PyTorch ports, and the digest that the file claims.

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from mmnas.errors import CheckpointError
-from mmnas.files import read_bytes, read_json, write_json
+from mmnas.files import read_bytes, read_json, replacing, write_json
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 _DIGEST = "config_sha256"
@@ -25,8 +25,8 @@ def write_export(folder: Path, checkpoint: Mapping[str, Any]) -> None:
     """Write the fields of a checkpoint, and its format, into an existing folder."""
     settings = {name: value for name, value in checkpoint.items() if name not in _LEFT_OUT}
     write_json(folder / SETTINGS, settings, indent=1)
-    save_file(checkpoint["model"], folder / WEIGHTS, {_DIGEST: _digest(folder)})
-    (folder / WEIGHTS).chmod((folder / SETTINGS).stat().st_mode)  # which safetensors leaves to the owner alone
+    with replacing(folder / WEIGHTS) as temporary:  # `save_file` hides the disk's errors in its own
+        temporary.write_bytes(save(checkpoint["model"], {_DIGEST: _digest(folder)}))
 
 
 def read_export(folder: Path, file: BinaryIO) -> dict[str, Any]:

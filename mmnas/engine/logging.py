@@ -64,6 +64,7 @@ def protect_terminal() -> None:
     os.close(null)
     stream: Any = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 open until the end
     sys.stderr = cast(TextIO, SafeTerminal(stream.stream if isinstance(stream, SafeTerminal) else stream))
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 open until the end
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

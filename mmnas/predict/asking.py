@@ -14,12 +14,12 @@ from PIL import Image
 
 from mmnas.detector.images import read_image
 from mmnas.errors import ConfigError, DataError
-from mmnas.files import replacing
+from mmnas.files import read_utf8, repeated_key, replacing
 from mmnas.predict import pictures
 from mmnas.predict.loaded import LoadedModel
 from mmnas.predict.outputs import READERS
 from mmnas.predict.predictions import Failure, Match, Prediction
-from mmnas.schema import Text, describe_misfit
+from mmnas.schema import Text, describe_misfit, shown
 
 Pair = tuple[str, str]
 """An image file and a text."""
@@ -38,7 +38,7 @@ def read_pairs(path: Path, key: str) -> list[Pair]:
     Images are relative to the file. Raises `DataError` naming the line that cannot be read.
     """
     pairs = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(read_utf8(path, "--input file").splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -47,6 +47,8 @@ def read_pairs(path: Path, key: str) -> list[Pair]:
             raise DataError(f"{path}, line {number}: {describe_misfit(exception)}") from None
         if (text := getattr(asked, key)) is None:
             raise DataError(f'{path}, line {number}: no "{key}", which this checkpoint reads')
+        if (twice := repeated_key(line)) is not None:
+            raise DataError(f"{path}, line {number}: holds the key {shown(twice)} twice: remove one")
         pairs.append((str(path.parent / asked.image), text))
     if not pairs:
         raise DataError(f"{path} holds no pairs")
@@ -74,7 +76,8 @@ class Writer:
 
     def say(self, record: dict[str, Any]) -> None:
         """Print one line."""
-        print(json.dumps(record, ensure_ascii=False), flush=True)  # noqa: T201 it is the output
+        text = json.dumps(record, ensure_ascii=False)
+        print(text if text.isprintable() else json.dumps(record), flush=True)  # noqa: T201 it is the output
 
     def save(self, picture: Image.Image, name: str, ending: str) -> None:
         """Write a picture that is called after an image or a text."""

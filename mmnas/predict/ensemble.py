@@ -59,9 +59,11 @@ def mean_logits(logits: Sequence[np.ndarray]) -> np.ndarray:
     return yes - no
 
 
-def _arrays(parts: Sequence[StoredResult], name: str, same: slice) -> list[np.ndarray]:
+def _arrays(
+    parts: Sequence[StoredResult], name: str, same: slice, kind: str, *sides: int | None
+) -> list[np.ndarray]:
     """Return an array of each result. Raises `DataError` unless shapes, and values within `same`, are equal."""
-    first, *others = arrays = [part.array(name) for part in parts]
+    first, *others = arrays = [part.array(name, kind, *sides) for part in parts]
     for part, array in zip(parts[1:], others, strict=True):
         alike = array.shape == first.shape and array.dtype == first.dtype
         if not alike or not np.array_equal(array[..., same], first[..., same], equal_nan=first.dtype.kind == "f"):
@@ -74,9 +76,11 @@ def _arrays(parts: Sequence[StoredResult], name: str, same: slice) -> list[np.nd
 
 def _average_logits(task: Task, parts: Sequence[StoredResult]) -> list[Record]:
     """Average the scores of answers, or of images with captions."""
-    answers = _arrays(parts, "answers", slice(None))[0].tolist() if task.name == "vqa" else []
+    images = [row for row in parts[0].rows if row.caption is None]  # or questions
+    answers = _arrays(parts, "answers", slice(None), "U", None)[0].tolist() if task.name == "vqa" else []
+    columns = len(answers) or len(parts[0].rows) - len(images)
     task.vocabularies = {"answers": answers}
-    rows = enumerate(_rows(_arrays(parts, "scores", slice(0))))
+    rows = enumerate(_rows(_arrays(parts, "scores", slice(0), "f", len(images), columns)))
     if not answers:
         return [{"index": index, "logits": row} for index, row in rows]
     return [{"index": index, "answer": answers[row.argmax()], "scores": row} for index, row in rows]
@@ -89,7 +93,7 @@ def _rows(arrays: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
 
 def _average_boxes(task: VGDTask, parts: Sequence[StoredResult], references: np.ndarray) -> list[Record]:
     """Average the score and the moved box of each region (E, K, 9)."""
-    tables = _arrays(parts, "scores", slice(5, 9))
+    tables = _arrays(parts, "scores", slice(5, 9), "f", len(parts[0].rows), None, 9)
     mean = torch.from_numpy(np.mean(tables, axis=0, dtype=np.float64)).float()
     mask = mean[..., 0].isfinite()
     scores, boxes, regions = mean.nan_to_num(-1).split([1, 4, 4], dim=2)

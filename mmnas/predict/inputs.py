@@ -15,7 +15,7 @@ from PIL import Image
 from mmnas.data.features import WIDTHS, NpzFolders, Regions, RegionSource, check_regions, image_id_of, read_npz
 from mmnas.data.made_by import Choice, MadeBy
 from mmnas.data.store import open_store
-from mmnas.detector.images import pixels_of, read_image
+from mmnas.detector.images import file_of, pixels_of, read_image
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike, writing_cache
 
@@ -75,6 +75,8 @@ class Inputs:
             return self._detected(pixels_of(image), name)
         path = Path(image)
         if path.suffix == ".npz":
+            if not path.exists():
+                raise DataError(f"features not found: {path}")
             return read_npz(path, self.width, self.kind)
         return self._found(path) if self.features else self._detected(read_image(path), name)
 
@@ -96,9 +98,8 @@ class Inputs:
         assert self.features is not None
         if self.features.suffix == ".npz":
             return read_npz(self.features, self.width, self.kind)
-        for name in (f"{path.name}.npz", f"{path.stem}.npz"):
-            if (self.features / name).is_file():
-                return read_npz(self.features / name, self.width, self.kind)
+        if (file := file_of(self.features, path)) is not None:
+            return read_npz(file, self.width, self.kind)
         image_id = image_id_of(path.name)
         if image_id is None:
             raise DataError(f"no features of {path}: {self.features / path.name}.npz not found")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmnas.detector.images import read_image
 from mmnas.errors import DataError, safe
-from mmnas.search.drawing import GRAY
+from mmnas.search.drawing import GRAY, write_figure
 
 COLORS = ("#2b6cb0", "#c2560a", "#7b4fb0", "#0e8c97", "#b0307a", "#7a6a10")
 """Of the versions, as in the page's style for light paper."""
@@ -63,7 +63,7 @@ def curves(title: str, lines: Mapping[int, Sequence[tuple[int, float]]]) -> Html
 def vector(figure: Figure) -> str:
     """Return a figure as the address of an SVG picture that holds all of it."""
     file = io.BytesIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    write_figure(figure, file, format="svg", transparent=True, metadata={"Date": None})
     return _address("svg+xml", file)
 
 

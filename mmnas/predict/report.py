@@ -3,13 +3,14 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mmnas.config import Config
-from mmnas.data.features import image_id_of
+from mmnas.data.features import add_file, image_id_of
 from mmnas.detector.images import find_images
-from mmnas.engine.checkpoint import Checkpoint, checkpoints_in, load_checkpoint
+from mmnas.engine.checkpoint import Checkpoint, checkpoints_in, load_checkpoint, settings_of
 from mmnas.errors import ConfigError
 from mmnas.files import PathLike, replacing
 from mmnas.genotype import Genotype
@@ -24,6 +25,7 @@ from mmnas.run.results import MARK
 from mmnas.search.genotype_picture import draw_architecture
 
 SPLITS = ("val", "test", "testA", "testB")
+MOST_CURVES = 50
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,11 @@ def write_report(
     if images and not Path(images).is_dir():
         raise ConfigError(f"--images={images} is not a folder: name that of the data set's images")
     files = find_images([images]) if images else []
-    paths = {number: path for path in files if (number := image_id_of(path.name)) is not None}
+    names: dict[int, str] = {}
+    for path in files:
+        if (number := image_id_of(path.name)) is not None:
+            add_file(names, number, str(path))
+    paths = {number: Path(name) for number, name in names.items()}
     body = [_missing(run) for run in runs if "val" not in run.results]
     body += [part for split in SPLITS if (part := _split(split, runs, paths))]
     body += [*_training(runs), *_architectures(runs), *_provenance(runs)]
@@ -67,16 +73,14 @@ def _find(version: str, logs: PathLike, data_path: str | None) -> Run:
     files = RunPaths(Path(version).parent if "/" in version else logs, Path(version).name)
     paths = [files.result("val"), files.result("test"), *(files.result("test", split) for split in SPLITS[1:])]
     found = [read_result(path, data_path) for path in paths if path.is_file()]
-    content = [load_checkpoint(path) for path in checkpoints_in(files.checkpoints)[-1:]]
-    checkpoint = content[0] if content and isinstance(content[0], Checkpoint) else None
-    if not found and checkpoint is None:
-        raise ConfigError(
-            f"no result and no checkpoint of {files.version} in {files.logs}: name a --VERSION, or its --logs"
-        )
-    config = found[0].config if found else Config.from_dict(checkpoint.config if checkpoint else {})
-    genotype = found[0].provenance.get("genotype") if found else checkpoint and checkpoint.genotype
-    shape = Genotype.from_dict(genotype) if genotype else None
-    return Run(version, {result.split: result for result in found}, checkpoint, config, shape)
+    content = [(path, load_checkpoint(path)) for path in checkpoints_in(files.checkpoints)[-1:]]
+    own = [(path, each) for path, each in content if isinstance(each, Checkpoint)]
+    settings = [settings_of(path, each) for path, each in own]
+    if not found and not own:
+        place = f"{files.version} in {files.logs}"
+        raise ConfigError(f"no result and no checkpoint of {place}: name a --VERSION, or its --logs")
+    config, genotype = (found[0].config, found[0].genotype) if found else settings[0]
+    return Run(version, {each.split: each for each in found}, own[0][1] if own else None, config, genotype)
 
 
 def _missing(run: Run) -> Html:
@@ -108,7 +112,7 @@ def _training(runs: Sequence[Run]) -> list[Html]:
             on_val = {f"{name} on val": value for name, value in (row["metrics"] or {}).items()}
             for name, value in {"loss": row["loss"], **on_val}.items():
                 lines.setdefault(name, {}).setdefault(n, []).append((row["epoch"], value))
-    plots = [curves(title, each) for title, each in lines.items()]
+    plots = [curves(title, each) for title, each in islice(lines.items(), MOST_CURVES)]
     return [fill("part", title="Training", body=fill("plots", plots=plots))] if plots else []
 
 

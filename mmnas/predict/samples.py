@@ -17,7 +17,6 @@ from mmnas.config import Config
 from mmnas.data import vqa_json
 from mmnas.data.named import find_expressions, question_files, read_captions
 from mmnas.data.own import label
-from mmnas.errors import DataError
 from mmnas.metrics.grounding import CORRECT_IOU
 from mmnas.metrics.retrieval import RECALLS, folds, retrieval_ranks
 from mmnas.metrics.vqa_accuracy import EXACT, FORMS, vqa_accuracy
@@ -134,10 +133,9 @@ def _read_captions(config: Config, split: str) -> Samples:
 
 
 def _score_matches(result: StoredResult, samples: Samples) -> Scores:
-    logits, captions = result.array("scores"), samples.dataset.captions
+    captions = samples.dataset.captions
     texts = captions.texts
-    if logits.shape != (len(samples.image_ids), len(texts)):
-        raise DataError(f"the scores of {result.path} have the shape {logits.shape}: score again")
+    logits = result.array("scores", "f", len(samples.image_ids), len(texts))
     figures: dict[str, Any] = defaultdict(lambda: defaultdict(lambda: np.zeros(len(logits))))
     predicted: list[str] = []
     for fold in samples.dataset.folds:

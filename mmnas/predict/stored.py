@@ -12,9 +12,11 @@ from msgspec.structs import astuple, replace
 from mmnas.arrays import read_array_header
 from mmnas.config import Config
 from mmnas.errors import ConfigError, DataError
-from mmnas.files import Int64, PathLike, read_json
+from mmnas.files import Int64, PathLike, open_regular, read_json
+from mmnas.genotype import Genotype
 from mmnas.run.results import changed_files
-from mmnas.schema import Finite, convert
+from mmnas.schema import Finite, convert, shown
+from mmnas.tasks import task_named
 
 
 class Row(Struct):
@@ -39,6 +41,7 @@ class Provenance(Struct):
     files: dict[str, str]
     summary: dict[str, Finite]
     seen_splits: list[str]
+    genotype: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class StoredResult:
     rows: list[Row]
     provenance: dict[str, Any]
     config: Config
+    genotype: Genotype | None
 
     @property
     def split(self) -> str:
@@ -60,15 +64,26 @@ class StoredResult:
         if [astuple(row)[:7] for row in self.rows] != [astuple(row)[:7] for row in rows]:
             raise DataError(f"{self.path} is of other samples than {source}: name results and data of one split")
 
-    def array(self, name: str) -> np.ndarray:
-        """Return an array of the result, mapped from its file. Raises `DataError` if there is none to be read."""
+    def array(self, name: str, kind: str, *sides: int | None) -> np.ndarray:
+        """Return an array of the result, mapped from its file.
+
+        Raises `DataError` if there is none to be read of this `kind` of NumPy's and these sides, None being any; or
+        if none of the numbers of a row are finite, of two-dimensional ones any.
+        """
         path = self.path.with_suffix(f".{name}.npy")
         if path.name not in self.provenance["files"]:
             raise DataError(f"{self.path} has no {path.name} beside it: score again with --SCORES")
         try:
-            with open(path, "rb") as file:
-                shape, _, kind = read_array_header(file)
-                return np.memmap(file, kind, "r", file.tell(), shape)
+            with open_regular(path) as file:
+                shape, columns_first, dtype = read_array_header(file)
+                fits = len(shape) == len(sides) and all(a in (None, b) for a, b in zip(sides, shape, strict=True))
+                if dtype.kind != kind or not fits:
+                    raise ValueError(f"it holds {dtype!s:.20} of shape {shown(shape)}")
+                values = np.memmap(file, dtype, "r", file.tell(), shape, "F" if columns_first else "C")
+            enough = np.any if len(shape) > 2 else np.all
+            if kind == "f" and not all(enough(np.isfinite(row)) for row in values):
+                raise ValueError("it holds NaN or infinite values")
+            return values
         except Exception as exception:  # numpy raises many kinds for damaged bytes
             raise DataError(f"{path} is damaged ({exception}): score again with --SCORES") from None
 
@@ -84,8 +99,11 @@ def read_result(path: PathLike, data_path: str | None = None) -> StoredResult:
     if changed := changed_files(path):
         raise DataError(f"{', '.join(changed)} changed after {source} was written: score again")
     try:
-        config = Config.from_dict(convert(provenance, Provenance, error=ConfigError).config)
+        known = convert(provenance, Provenance)
+        config = Config.from_dict(known.config)
+        config = task_named(config.task).settle(config)
+        genotype = None if known.genotype is None else Genotype.from_dict(known.genotype)
     except ConfigError as exception:
         raise DataError(f"{source}: {exception}") from None
     paths = replace(config.paths, data=data_path or config.paths.data)
-    return StoredResult(path, rows, provenance, replace(config, paths=paths))
+    return StoredResult(path, rows, provenance, replace(config, paths=paths), genotype)

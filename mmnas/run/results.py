@@ -13,7 +13,7 @@ import numpy as np
 
 from mmnas.engine.checkpoint import versions
 from mmnas.errors import ConfigError, DataError
-from mmnas.files import read_json, replacing, sha256_of
+from mmnas.files import open_regular, read_json, replacing, sha256_of
 from mmnas.genotype import Genotype
 from mmnas.run.plan import UNKNOWN, Plan
 from mmnas.tasks.base import Result, Task
@@ -106,7 +106,7 @@ def changed_files(path: Path) -> list[str]:
 def hash_of(path: Path) -> str | None:
     """Return the SHA-256 of a file, None for one that cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return sha256_of(file)
     except (OSError, ValueError):  # the latter for an empty file
         return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmnas.files import PathLike, replacing
 from mmnas.genotype import OPERATIONS
@@ -56,4 +57,11 @@ def save_png(figure: Figure, path: PathLike) -> None:
     """Write `figure` to `path`, atomically, as finely as its size allows."""
     dots = min(DOTS_PER_INCH, int(MOST_DOTS / max(figure.get_size_inches())))
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=dots, facecolor="white")
+        write_figure(figure, temporary, format="png", dpi=dots, facecolor="white")
+
+
+def write_figure(figure: Figure, file: Any, **options: Any) -> None:
+    """Write `figure`; letters that its font lacks are drawn as boxes, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(file, **options)

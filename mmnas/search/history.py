@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from mmnas.config import MOST_BLOCKS
 from mmnas.errors import DataError
 from mmnas.files import PathLike, read_json, write_json
 from mmnas.genotype import OPERATIONS
@@ -36,7 +37,7 @@ class SearchEpoch(Struct, frozen=True, forbid_unknown_fields=True):
     """Blocks whose most probable candidate differs from the epoch before."""
     unchanged_epochs: Natural
     """Number of epochs for which the genotype has stayed the same."""
-    probabilities: dict[str, Annotated[list[list[Probability]], Filled]]
+    probabilities: dict[str, Annotated[list[list[Probability]], Meta(min_length=1, max_length=MOST_BLOCKS)]]
     """By stream, one row per block, in the order of the stream's candidates."""
 
 

@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 
 from mmnas.arrays import LONGEST_HEADER, read_array_header
 from mmnas.errors import DataError, MMNasError
-from mmnas.files import mark_length, read_json
+from mmnas.files import mark_length, open_regular, read_bytes, read_json
 from mmnas.schema import shown
 
 WIDTH = 300
@@ -65,7 +65,7 @@ class SpacyVectors:
         import srsly
 
         try:
-            return dict(srsly.read_msgpack(self.files[1]))
+            return dict(srsly.msgpack_loads(read_bytes(self.files[1])))
         except Exception as exception:  # msgpack raises many kinds for damaged bytes
             raise _damaged(self.files[1], exception) from None
 
@@ -73,7 +73,7 @@ class SpacyVectors:
 def _mapped(path: Path) -> np.ndarray:
     """Return the table in an npy file without reading it; its header is checked first, as some crash NumPy."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             start = io.BytesIO(file.read(LONGEST_HEADER))
         shape, _, dtype = read_array_header(start)
         if shape[1:] == (WIDTH,) and dtype.kind == "f":
@@ -142,7 +142,7 @@ def _lines(path: Path) -> Iterator[io.BufferedReader]:
             with zipfile.ZipFile(path) as archive, archive.open(_text_member(archive)) as member:
                 yield io.BufferedReader(cast(zipfile.ZipExtFile, member), 1 << 20)
         else:
-            with open(path, "rb") as file:
+            with open_regular(path) as file:
                 yield file
     except MMNasError:
         raise

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from mmnas.errors import DataError, MissingData
-from mmnas.files import PathLike, replacing, writing_cache
+from mmnas.files import PathLike, open_regular, replacing, writing_cache
 from mmnas.text.vector_sources import PUBLISHED, WIDTH, GloveText, SpacyVectors, VectorSource
 from mmnas.text.vocabulary import SPECIAL_WORDS
 
@@ -149,7 +149,7 @@ def _cached(cache_dir: PathLike, words: Sequence[str], table: VectorSource) -> n
     path = Path(cache_dir) / f"word_vectors-{_fingerprint(words, table)}.npz"
     if path.exists():
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            with open_regular(path) as file, np.load(file, allow_pickle=False) as archive:
                 return archive["vectors"]
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as exception:
             logger.warning("word vector cache is damaged and will be replaced: %s: %s", path, exception)
