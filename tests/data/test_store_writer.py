@@ -488,3 +488,26 @@ def test_the_command_refuses_in_one_line(tmp_path, monkeypatch, capsys, argument
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert not (tmp_path / "out.features").exists()
+
+
+@pytest.mark.parametrize("make", [os.symlink, os.link])
+def test_a_file_elsewhere_is_not_changed_by_a_link_in_the_store(tmp_path, out, make, monkeypatch):
+    source, precious = tmp_path / "source", tmp_path / "precious"
+    write_images(source, [1, 2])
+    precious.write_text("mine")
+    pack([source], out, feature_size=SIZE)
+    begun = json.loads((out / HEADER).read_text())
+    (out / HEADER).write_text(json.dumps({**begun, "images": 0, "regions": 0, "checksum": 0, "finished": False}))
+    (out / FEATURES).unlink()
+    make(precious, out / FEATURES)
+    assert "is not the plain file that packing writes there" in fails(pack, [source], out, feature_size=SIZE)
+    assert precious.read_text() == "mine"
+
+
+def test_files_of_others_in_an_empty_store_stay(tmp_path, out):
+    source = tmp_path / "source"
+    source.mkdir()
+    with pytest.raises(MMNasError), store_writer.StoreWriter(out, store_writer.Header("", SIZE, "float32", ())):
+        (out / "notes.txt").write_text("mine")
+        raise MMNasError("nothing to pack")
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]

@@ -117,7 +117,7 @@ def test_an_export_that_fails_leaves_nothing(trained, tmp_path, capsys, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mmnas.engine.exported.save_file", full)
+    monkeypatch.setattr("mmnas.engine.exported.save", full)
     assert main(["export", str(trained.checkpoint("base", "epoch2.pkl")), str(tmp_path / "out")]) == 2
     shown = capsys.readouterr().err
     assert "No space left on device" in shown and shown.count("\n") == 1
