@@ -184,6 +184,18 @@ def test_sparse_files_in_archives_are_one_line(tmp_path, out, content):
     assert f"{tmp_path}/a.tar" in fails(pack, [tmp_path / "a.tar"], out, feature_size=SIZE)
 
 
+@pytest.mark.parametrize("minor", ["0", "1"])
+def test_the_map_of_a_sparse_file_is_not_read(tmp_path, out, minor):
+    """Of any length, it may hold more numbers than memory does."""
+    version = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"} if minor == "0" else {"GNU.sparse.map": "0,1"}
+    member = tarfile.TarInfo("COCO_train2014_1.npz")
+    member.pax_headers = {**version, "GNU.sparse.realsize": "5", "GNU.sparse.name": member.name}
+    member.size = 2**25
+    with gzip.open(tmp_path / "a.tar.gz", "wb", 1) as file:
+        file.write(member.tobuf(tarfile.PAX_FORMAT) + b"99999999\n" + b"1\n" * (2**24 - 4) + bytes(10240))
+    assert "it holds a sparse file: unpack it" in fails(pack, [tmp_path / "a.tar.gz"], out, feature_size=SIZE)
+
+
 def test_an_archive_never_writes_outside_the_store(tmp_path, out, monkeypatch):
     inside = tmp_path / "inside"
     inside.mkdir()
