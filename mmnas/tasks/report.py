@@ -61,7 +61,7 @@ class Report:
 
     def percentage(self, what: str, found: int, total: int) -> None:
         """Show `found` as a percentage of `total`."""
-        self.line(f"  {found} of {total} {what} ({100 * found / total:.2f} %)")
+        self.line(f"  {found} of {total} {what} ({100 * found / max(total, 1):.2f} %)")
 
     def words(self, token_lists: Iterable[Iterable[str]], config: Config) -> None:
         """Show the size of the vocabulary of some texts, and how many of its words have no word vector."""
