@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from mmnas.engine.logging import protect_terminal
 from mmnas.errors import MMNasError, one_line, require_posix, safe
 from mmnas.version import __version__
 
@@ -42,10 +41,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 2 after a user's mistake. Without a command, print the help."""
-    protect_terminal()
     require_posix()
-    protect_terminal()
     try:
+        from mmnas.engine.logging import protect_terminal  # slow to import; Ctrl-C may come at any time
+
+        protect_terminal()
         parser = _parser()
         options = parser.parse_args(arguments)
         if options.command is None:

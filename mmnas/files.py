@@ -28,7 +28,7 @@ PathLike = str | os.PathLike[str]
 Int64 = Annotated[int, msgspec.Meta(ge=1 - 2**63, le=2**63 - 1)]
 """An integer in a file that NumPy and PyTorch can hold."""
 _BLOCK = 1 << 20  # bytes whose encoding is checked at a time
-LARGEST_CHECKED = 1 << 25
+LARGEST_CHECKED = 1 << 27
 """Bytes of JSON up to which keys are checked for repetition, at about 100 MB per second."""
 
 log = logging.getLogger(__name__)

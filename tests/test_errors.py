@@ -1,7 +1,9 @@
 """Text from strangers in messages: every one is a single printable line of bounded length."""
 
+import errno
 import json
 import logging
+import os
 
 import pytest
 
@@ -111,3 +113,26 @@ def test_arguments_of_commands(capsys):
     with pytest.raises(SystemExit):
         main(["show-arch", "demo", EVIL])
     assert ESCAPED in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EADDRINUSE, "choose another port"),
+        (errno.EMFILE, "raise the limit of open files (ulimit -n)"),
+        (errno.EAGAIN, "raise the limit of processes (ulimit -u)"),
+        (errno.ENOMEM, "free some memory"),
+        (errno.EACCES, "check the path, its permissions and the free disk space"),
+    ],
+)
+def test_the_remedy_is_that_of_the_system_s_error(number, remedy):
+    assert one_line(OSError(number, os.strerror(number), "file")) == f"file: {os.strerror(number)}; {remedy}"
+
+
+def test_a_link_to_itself_is_named(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(link)
+    try:
+        link.resolve()
+    except RuntimeError as exception:  # before Python 3.13
+        assert one_line(exception) == f"{exception}: remove the link"

@@ -122,3 +122,20 @@ def test_numbers_that_json_lacks_are_never_written(path, value):
     with pytest.raises(DataError, match=r"file\.json is not written: it would hold NaN or an infinite number"):
         write_json(path, [{"box": [0.0, value]}])
     assert path.read_text() == "1" and [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(path):
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="file cannot be read: .*: not a regular file"):
+        read_json(path)
+    with pytest.raises(DataError, match="/dev/zero: not a regular file"):
+        read_json("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_not_replaced(path, make):
+    make(path)
+    before = path.lstat().st_mode
+    with pytest.raises(OSError, match=r"not a file that can be replaced: .*file\.json"):
+        write_json(path, 1)
+    assert path.lstat().st_mode == before and list(path.parent.iterdir()) == [path]

@@ -116,3 +116,15 @@ def test_the_names_of_a_search_space():
     assert expansions == {
         "feed_forward": 4, "feed_forward_2": 2, "feed_forward_8": 8, "feed_forward_16": 16, "feed_forward_32": 32,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("genotype", "message"),
+    [
+        ({"enc": [["gelu"]] * 1001, "dec": [["gelu"]]}, "enc has 1001 blocks; it may have 1 to 1000"),
+        ({"enc": [["gelu"]], "dec": [["gelu"] * 1001]}, r"dec\[0\] has 1001 operations; it may have 1 to"),
+    ],
+)
+def test_a_genotype_has_a_size_that_can_be_built(genotype, message):
+    with pytest.raises(ConfigError, match=message):
+        Genotype.from_dict(genotype)

@@ -75,3 +75,33 @@ def test_a_system_without_file_locks_is_told_in_one_line(code):
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: MMNas runs on Linux and macOS; on Windows, use WSL\n"
+
+
+@pytest.mark.parametrize("arguments", [["absent"], ["demo", "absent"], ["show-arch"], ["web", "--port=x"]])
+def test_a_mistake_in_the_options_of_a_command_is_one_line(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    shown = capsys.readouterr().err
+    assert stopped.value.code == 2 and shown.startswith("error: ") and shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["show-arch", "demo"], ["--version"], ["check-submission", "absent", "absent"]]
+)
+def test_a_closed_standard_output_stops_no_command(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", None)
+    try:
+        assert main(arguments) == (2 if "absent" in arguments else 0)
+    except SystemExit as stopped:
+        assert stopped.code == 0
+
+
+def test_paths_reach_the_terminal_as_printable_lines(tmp_path, monkeypatch, capsys):
+    evil = "a\x1b[2J\u202eb\nc\x9bd"
+    monkeypatch.chdir(tmp_path)
+    assert main(["make-world", evil, "--images=20"]) == 0
+    assert main(["make-world", "b", "--images=20"]) == 0
+    features = "b/coco_extract/val2014"
+    assert main(["pack-features", features, f"{evil}.features"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("\n") == 3 and all(line.isprintable() for line in shown.splitlines())

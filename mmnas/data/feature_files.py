@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, NoReturn
 
 import numpy as np
 
@@ -146,8 +146,14 @@ class _Member(tarfile.TarInfo):
         if member.size < 0 or (member.type in _EXTENDED and member.size > _LONGEST_HEADER):
             raise tarfile.ReadError(f"a header of {member.size} bytes")
         if member.type == tarfile.GNUTYPE_SPARSE:
-            raise tarfile.ReadError("it holds a sparse file: unpack it, pack its folder")
+            member.refuse_sparse()
         return member
+
+    def refuse_sparse(self, *_: Any) -> NoReturn:
+        """Raise ReadError: the map of a sparse file may be of any length."""
+        raise tarfile.ReadError("it holds a sparse file: unpack it, pack its folder")
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = refuse_sparse  # of pax headers
 
 
 class _Ending(io.RawIOBase):

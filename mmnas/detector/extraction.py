@@ -1,5 +1,6 @@
 """Region features of many images, written one by one, so that an interrupted run can go on."""
 
+import signal
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -82,10 +83,17 @@ def extract(job: Job, devices: Sequence[torch.device]) -> Outcome:
     outcome = Outcome()
     with ProcessPoolExecutor(len(devices), context, torch.set_num_threads, (threads,)) as pool:
         try:
-            for part in pool.map(partial(_extract_part, job), devices, range(len(devices)), parts):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # in all processes: this one alone answers it
+            results = pool.map(partial(_extract_part, job), devices, range(len(devices)), parts)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            for part in results:
                 outcome.add(part)
         except BrokenProcessPool:
             raise DataError("a process died, perhaps for want of memory; run again to go on") from None
+        except KeyboardInterrupt:
+            for process in torch.multiprocessing.active_children():
+                process.terminate()
+            raise
     return outcome
 
 

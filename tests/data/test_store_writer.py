@@ -184,6 +184,18 @@ def test_sparse_files_in_archives_are_one_line(tmp_path, out, content):
     assert f"{tmp_path}/a.tar" in fails(pack, [tmp_path / "a.tar"], out, feature_size=SIZE)
 
 
+@pytest.mark.parametrize("minor", ["0", "1"])
+def test_the_map_of_a_sparse_file_is_not_read(tmp_path, out, minor):
+    """Of any length, it may hold more numbers than memory does."""
+    version = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"} if minor == "0" else {"GNU.sparse.map": "0,1"}
+    member = tarfile.TarInfo("COCO_train2014_1.npz")
+    member.pax_headers = {**version, "GNU.sparse.realsize": "5", "GNU.sparse.name": member.name}
+    member.size = 2**25
+    with gzip.open(tmp_path / "a.tar.gz", "wb", 1) as file:
+        file.write(member.tobuf(tarfile.PAX_FORMAT) + b"99999999\n" + b"1\n" * (2**24 - 4) + bytes(10240))
+    assert "it holds a sparse file: unpack it" in fails(pack, [tmp_path / "a.tar.gz"], out, feature_size=SIZE)
+
+
 def test_an_archive_never_writes_outside_the_store(tmp_path, out, monkeypatch):
     inside = tmp_path / "inside"
     inside.mkdir()
@@ -488,3 +500,26 @@ def test_the_command_refuses_in_one_line(tmp_path, monkeypatch, capsys, argument
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert not (tmp_path / "out.features").exists()
+
+
+@pytest.mark.parametrize("make", [os.symlink, os.link])
+def test_a_file_elsewhere_is_not_changed_by_a_link_in_the_store(tmp_path, out, make, monkeypatch):
+    source, precious = tmp_path / "source", tmp_path / "precious"
+    write_images(source, [1, 2])
+    precious.write_text("mine")
+    pack([source], out, feature_size=SIZE)
+    begun = json.loads((out / HEADER).read_text())
+    (out / HEADER).write_text(json.dumps({**begun, "images": 0, "regions": 0, "checksum": 0, "finished": False}))
+    (out / FEATURES).unlink()
+    make(precious, out / FEATURES)
+    assert "is not the plain file that packing writes there" in fails(pack, [source], out, feature_size=SIZE)
+    assert precious.read_text() == "mine"
+
+
+def test_files_of_others_in_an_empty_store_stay(tmp_path, out):
+    source = tmp_path / "source"
+    source.mkdir()
+    with pytest.raises(MMNasError), store_writer.StoreWriter(out, store_writer.Header("", SIZE, "float32", ())):
+        (out / "notes.txt").write_text("mine")
+        raise MMNasError("nothing to pack")
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from mmnas.data.made_by import Choice, MadeBy
 from mmnas.data.store import FeatureStore
 from mmnas.data.store_writer import verify
 from mmnas.detector import extraction
-from mmnas.detector.extraction import Outcome, parse_devices
+from mmnas.detector.extraction import Outcome, parse_devices, read_boxes
 from mmnas.detector.regions import DetectedRegions, describe_given
 from mmnas.detector.weights import DetectorWeights
 from mmnas.errors import ConfigError, DataError
@@ -184,6 +185,26 @@ def test_features_unlike_the_published_ones_are_warned_of():
     assert "mean of 0.01" in Outcome(numbers=1000, total=10.0, zeros=300).unusual()
     usual.add(Outcome(written=2, unreadable=["a"], numbers=1000, total=100.0, zeros=990))
     assert usual.written == 2 and usual.unreadable == ["a"] and "64% zeros" in usual.unusual()
+
+
+BOXES = np.array([[0, 0, 59, 39]], np.float32)
+HUGE = (
+    b"\x93NUMPY\x01\x00v\x00"
+    + f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**9}, 4), }}".encode().ljust(118)
+)
+
+
+@pytest.mark.parametrize("content", [b"no archive", HUGE, bytes(10**8)])
+def test_given_boxes_of_strangers_are_one_line(content, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.jpg.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bbox.npy", content)
+    with pytest.raises(DataError, match=r"a\.jpg\.npz is damaged or truncated"):
+        read_boxes(tmp_path, tmp_path / "a.jpg", (40, 60, 3))
+
+
+def test_given_boxes_are_read(tmp_path):
+    np.savez(tmp_path / "a.jpg.npz", bbox=BOXES)
+    assert read_boxes(tmp_path, tmp_path / "a.jpg", (40, 60, 3)).tolist() == BOXES.tolist()
 
 
 # With the real network

@@ -1,11 +1,13 @@
 """Every kind of image file becomes pixels, or one line that says why not."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from mmnas.detector import images
-from mmnas.detector.images import find_images, read_image
+from mmnas.detector.images import file_of, find_images, read_image
 from mmnas.errors import DataError
 
 RED = (200, 30, 40)
@@ -135,3 +137,29 @@ def test_no_images_and_two_of_one_name(tmp_path):
         (tmp_path / folder / "a.jpg").write_bytes(b"")
     with pytest.raises(DataError, match="have one name"):
         find_images([tmp_path / "one", tmp_path / "two"])
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    refused(tmp_path / "a.jpg", "not a regular file")
+
+
+def test_a_pattern_does_not_follow_links_that_lead_back(tmp_path):
+    picture().save(tmp_path / "a.png")
+    for name in ("one", "two"):
+        (tmp_path / name).symlink_to(tmp_path)
+    assert find_images([tmp_path / "**" / "*.png"]) == [tmp_path / "a.png"]
+    with pytest.raises(DataError, match="is not a pattern"):
+        find_images([tmp_path / "**png"])
+
+
+def test_two_files_of_one_image_are_named(tmp_path):
+    for name in ("a.npz", "a.jpg.npz"):
+        (tmp_path / name).touch()
+    with pytest.raises(
+        DataError, match=r"a\.jpg has the files .*a\.jpg\.npz and .*a\.npz: leave one of the two out"
+    ):
+        file_of(tmp_path, tmp_path / "a.jpg")
+    (tmp_path / "a.npz").unlink()
+    assert file_of(tmp_path, tmp_path / "a.jpg") == tmp_path / "a.jpg.npz"
+    assert file_of(tmp_path, tmp_path / "b.jpg") is None

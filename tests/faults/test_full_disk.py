@@ -4,6 +4,7 @@ The limit on the size of a file stands for the disk; `tests/engine/test_checkpoi
 `tests/data/test_store_writer.py` for feature stores.
 """
 
+import os
 import resource
 import subprocess
 import sys
@@ -93,3 +94,13 @@ for step in range(4):
     time.sleep(0.05)
 scalars.close()
 """
+
+
+def test_an_export_that_cannot_be_written_leaves_nothing(trained, tmp_path):
+    command = [sys.executable, "-m", "mmnas", "export", str(trained.checkpoint("base", "epoch2.pkl")), "model"]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **limited(100_000)}
+    output = output_of(
+        subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, **options), 2
+    )
+    assert output.startswith("error: ") and output.count("\n") == 1
+    assert "model.safetensors: File too large" in output and not list(tmp_path.iterdir())

@@ -1,6 +1,8 @@
 """`mmnas predict`: what the documents show, the same figures as scoring, and one line for each fault."""
 
+import codecs
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -13,6 +15,7 @@ from PIL import Image
 
 from mmnas.__main__ import main
 from mmnas.data.features import image_id_of
+from mmnas.predict.asking import Writer
 from tests.stand_in import ROOT
 
 PAGES = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/predict.md")]
@@ -172,3 +175,32 @@ def test_checkpoints_are_averaged(ask, trained):
     for answer, score in one.items():
         assert weighted[answer] == pytest.approx((4 * mean[answer] - score) / 3, abs=1e-6)
     assert max(abs(mean[answer] - score) for answer, score in one.items()) > 1e-3
+
+
+LINE = '{"image": "absent.npz", "question": "what?"}'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (codecs.BOM_UTF8 + LINE.encode(), "features not found: absent.npz"),
+        (LINE.encode("utf-16"), "--input file is UTF-16 text: pairs.jsonl: save it as UTF-8"),
+        (LINE.replace("}", ', "question": "who?"}').encode(), "line 1: holds the key 'question' twice: remove one"),
+        (LINE.replace("what?", "hi " * 10**6).encode(), "features not found: absent.npz"),
+        (None, "--input file cannot be read: pairs.jsonl: not a regular file"),
+    ],
+)
+def test_pairs_are_read_like_any_text(content, message, ask, trained, tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    os.mkfifo(path) if content is None else path.write_bytes(content)
+    code, lines, errors = ask(trained, "--input=pairs.jsonl")
+    assert code == 2 and not lines
+    assert errors.startswith("error: ") and message in errors and errors.count("\n") == 1 and len(errors) < 2100
+
+
+def test_answers_and_names_of_strangers_are_printable_json(capsys):
+    record = {"image": "a\x1b\u202e\x9b\udcff.jpg", "answer": "café"}
+    Writer().say(record)
+    Writer().say({"answer": "café"})
+    evil, plain = capsys.readouterr().out.splitlines()
+    assert evil.isprintable() and json.loads(evil) == record and plain == '{"answer": "café"}'

@@ -238,3 +238,66 @@ def test_three_networks_together_are_no_worse_than_one(place, run, tmp_path):
     single = [read(path, "meta.json")["summary"]["accuracy"] for path in paths]
     together = combine(paths, tmp_path / "three.json").summary["accuracy"]
     assert together >= np.mean(single), (single, together)
+
+
+def replaced(path, kind, values):
+    """Write an array of a result anew, with its hash in the provenance, as a stranger could."""
+    array = path.with_suffix(f".{kind}.npy")
+    np.save(array, values)
+    meta = read(path, "meta.json")
+    meta["files"][array.name] = hashlib.sha256(array.read_bytes()).hexdigest()
+    path.with_suffix(".meta.json").write_text(json.dumps(meta))
+
+
+ODD = {
+    "NaN": lambda scores: np.full_like(scores, np.nan),
+    "infinite": lambda scores: np.full_like(scores, np.inf),
+    "dates": lambda scores: np.zeros(scores.shape, "M8[s]"),
+    "text": lambda scores: np.full(scores.shape, "x"),
+    "records": lambda scores: np.zeros(scores.shape, [("a", "f4")]),
+    "complex": lambda scores: scores.astype(np.complex64),
+    "more samples": lambda scores: np.concatenate([scores, scores]),
+    "one side": lambda scores: scores[0],
+    "fewer columns": lambda scores: scores[..., :3],
+}
+
+
+@pytest.mark.parametrize("task", ["vqa", "vgd", "itm"])
+@pytest.mark.parametrize("odd", ODD)
+def test_scores_that_no_run_wrote_are_one_line(copy, scored, tmp_path, capsys, task, odd):
+    path = copy(f"{task}_one")
+    replaced(path, "scores", ODD[odd](arrays(path)))
+    assert f"{path.stem}.scores.npy is damaged (it holds" in refused(capsys, path, path, tmp_path / "out.json")
+
+
+def test_scores_in_columns_are_the_same_scores(copy, scored, tmp_path):
+    path = copy("itm_one")
+    replaced(path, "scores", np.asfortranarray(arrays(path)))
+    combine([path, path], tmp_path / "out.json")
+    assert arrays(tmp_path / "out.json") == pytest.approx(arrays(path), abs=1e-4)
+
+
+@pytest.mark.parametrize("answers", [np.arange(3), np.array(["a", "b"]), np.array(["a"] * 4000)])
+def test_other_answers_than_scores_are_one_line(copy, tmp_path, capsys, answers):
+    path = copy("vqa_one")
+    replaced(path, "answers", answers)
+    assert ".npy is damaged (it holds" in refused(capsys, path, path, tmp_path / "out.json")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("config", "task"), "zz", "unknown task 'zz'"),
+        (("config", "data", "metric"), "zz", "data.metric 'zz' is unknown"),
+        (("genotype",), {"enc": [["zz"]], "dec": [["gelu"]]}, "unknown operation 'zz'"),
+    ],
+)
+def test_a_provenance_that_no_run_wrote_is_named(copy, tmp_path, capsys, keys, value, message):
+    path = copy("vqa_one")
+    part = meta = read(path, "meta.json")
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = value
+    path.with_suffix(".meta.json").write_text(json.dumps(meta))
+    line = refused(capsys, path, path, tmp_path / "out.json")
+    assert f"{path.with_suffix('.meta.json')}: " in line and message in line

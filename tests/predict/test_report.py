@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmnas.__main__ import main
 from mmnas.predict.ensemble import combine
-from mmnas.predict.page import fill
+from mmnas.predict.page import curves, fill
 from mmnas.predict.report import write_report
 from mmnas.predict.report_split import describe
 
@@ -168,6 +168,20 @@ def test_mistakes_are_one_line(scored, tmp_path, capsys, monkeypatch, arguments,
     monkeypatch.chdir(scored.folder)
     assert main(["report", *arguments, f"--out={tmp_path}/new.html"]) == 2
     assert line in capsys.readouterr().err and not (tmp_path / "new.html").exists()
+
+
+def test_two_images_of_one_number_are_named(scored, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(scored.folder)
+    for name in ("COCO_train2014_000000000009.jpg", "9.png"):
+        (tmp_path / name).touch()
+    assert main(["report", "vqa_one", f"--images={tmp_path}", f"--out={tmp_path}/new.html"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: image 9 is in ") and "9.png" in line and line.count("\n") == 1
+
+
+def test_letters_that_the_font_lacks_are_no_warnings(recwarn):
+    curves("\u6a21\u578b\x1b\u202e", {0: [(1, 1.0), (2, 1e300)]})
+    assert not recwarn.list
 
 
 # In a browser
