@@ -8,6 +8,7 @@ import glob
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -49,8 +50,8 @@ def _files(source: Path) -> list[Path]:
     return [path for name in sorted(glob.glob(str(source), recursive=True)) if (path := Path(name)).is_file()]
 
 
-def read_image(path: PathLike) -> np.ndarray:
-    """Return an image as (height, width, 3) uint8, blue first.
+def read_image(path: PathLike, file: BinaryIO | None = None) -> np.ndarray:
+    """Return an image as (height, width, 3) uint8, blue first; with `file`, that is read, and `path` names it.
 
     Raises DataError, with the reason in one line, for a file that is no image of a known kind, is damaged, or has
     more than `MAX_PIXELS`.
@@ -58,7 +59,7 @@ def read_image(path: PathLike) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of what is decided here
-            with Image.open(path, formats=_FORMATS) as image:
+            with Image.open(file or path, formats=_FORMATS) as image:
                 return pixels_of(image)
     except DataError as exception:
         raise DataError(f"{path}: {exception}") from None
