@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmnas.detector.convolution import ConvReLU, conv_add_relu_
-from mmnas.detector.pooling import cell_borders, max_pool
+from mmnas.detector.pooling import RoiMaxPool
 
 OBJECTS, ATTRIBUTES = 1601, 401
 """Numbers of classes; index 0 is the background, or no attribute."""
@@ -74,9 +74,9 @@ class Detector(nn.Module):
 
     def describe(self, res4: Tensor, boxes: Tensor) -> Described:
         """Return features and probabilities of boxes (N, 4), in pixels of the network's input."""
-        values, borders = res4[0].permute(1, 2, 0).contiguous(), cell_borders(boxes, *res4.shape[-2:])
-        parts = (borders[start : start + _BOXES_AT_ONCE] for start in range(0, len(boxes), _BOXES_AT_ONCE))
-        features = torch.cat([self._features(max_pool(values, part)) for part in parts])
+        pooled = RoiMaxPool(res4, boxes)
+        starts = range(0, len(boxes), _BOXES_AT_ONCE)
+        features = torch.cat([self._features(pooled[start : start + _BOXES_AT_ONCE]) for start in starts])
         objects, attributes = self.roi_heads["box_predictor"](features)
         return Described(features, objects.softmax(dim=1), attributes.softmax(dim=1))
 
