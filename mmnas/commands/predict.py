@@ -3,12 +3,9 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmnas.errors import ConfigError, safe
-
-if TYPE_CHECKING:
-    pass
 
 TEXTS = ("question", "expression", "caption")
 

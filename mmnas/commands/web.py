@@ -13,9 +13,8 @@ def add(commands: Any) -> None:
     help_ = "trained or exported model; may be repeated"
     parser.add_argument("--ckpt", action="append", required=True, metavar="FILE", help=help_)
     parser.add_argument("--detector", required=True, metavar="FILE", help="the detector's weights, in any layout")
-    parser.add_argument(
-        "--cache", metavar="DIR", help="where features of images are kept (default: ~/.cache/mmnas)"
-    )
+    help_ = "where features of images are kept (default: ~/.cache/mmnas)"
+    parser.add_argument("--cache", metavar="DIR", help=help_)
     parser.add_argument("--device", default="cpu", help="such as cuda (default: %(default)s)")
     parser.add_argument("--port", type=int, default=7860, help="0 takes a free one (default: %(default)s)")
     parser.set_defaults(run=web)

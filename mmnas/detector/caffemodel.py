@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # protobuf's wire types
+_VARINT, _LENGTH, _FIXED = 0, 2, {1: 8, 5: 4}  # protobuf's wire types; bytes of those of fixed size
 _MAX_DIM = 2**31
 Blobs = list[np.ndarray]
 
@@ -61,19 +61,13 @@ def _blob(message: memoryview) -> np.ndarray:
 def _dims(message: memoryview) -> list[int]:
     dims: list[int] = []
     for number, value in _fields(message):
-        if number == 1:
-            dims += [value] if isinstance(value, int) else _varints(value)
+        position = 0
+        while number == 1 and isinstance(value, memoryview) and position < len(value):
+            dim, position = _varint(value, position)
+            dims.append(dim)
     if len(dims) > 32:
         raise ValueError(f"a blob has {len(dims)} dimensions")
     return dims
-
-
-def _varints(message: memoryview) -> list[int]:
-    values, position = [], 0
-    while position < len(message):
-        value, position = _varint(message, position)
-        values.append(value)
-    return values
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -82,21 +76,16 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     while position < len(message):
         key, position = _varint(message, position)
         number, kind = key >> 3, key & 7
+        value, position = (_FIXED[kind], position) if kind in _FIXED else _varint(message, position)
         if kind == _VARINT:
-            value, position = _varint(message, position)
             yield number, value
             continue
+        end = position + value
+        if number == 0 or end > len(message) or kind not in (_LENGTH, *_FIXED):
+            raise ValueError("it is no .caffemodel, .pth, .pkl, .bin or .safetensors, or damaged")
         if kind == _LENGTH:
-            length, position = _varint(message, position)
-        elif kind in (_FOUR_BYTES, _EIGHT_BYTES):
-            length = 4 if kind == _FOUR_BYTES else 8
-        else:
-            raise ValueError(f"wire type {kind}")
-        if number == 0 or length > len(message) - position:
-            raise ValueError("a field ends beyond its message")
-        if kind == _LENGTH:
-            yield number, message[position : position + length]
-        position += length
+            yield number, message[position:end]
+        position = end
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:

@@ -8,11 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def conv_relu(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Return ReLU(conv(x))."""
-    if not _onednn_serves(x):
-        return F.relu_(conv(x))
-    return torch.ops.mkldnn._convolution_pointwise(x, *_arguments(conv), "relu", [], "")
+class ConvReLU(nn.Conv2d):
+    """A convolution with the ReLU after it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ReLU(conv(x))."""
+        if not _onednn_serves(x):
+            return F.relu_(super().forward(x))
+        return torch.ops.mkldnn._convolution_pointwise(x, *_arguments(self), "relu", [], "")
 
 
 def conv_add_relu_(residual: Tensor, conv: nn.Conv2d, x: Tensor) -> Tensor:

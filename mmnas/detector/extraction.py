@@ -1,5 +1,6 @@
 """Region features of many images, written one by one, so that an interrupted run can go on."""
 
+import re
 import signal
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -33,10 +34,8 @@ class Outcome:
     written: int = 0
     skipped: int = 0
     unreadable: list[str] = field(default_factory=list)
-    numbers: int = 0
+    sums: np.ndarray = field(default_factory=lambda: np.zeros(3))
     """How many numbers the features have, their sum, and how many are zero."""
-    total: float = 0.0
-    zeros: int = 0
 
     def add(self, other: "Outcome") -> None:
         """Count what another process did, too."""
@@ -45,10 +44,12 @@ class Outcome:
 
     def unusual(self) -> str | None:
         """Return a warning where the features are unlike those of the published weights on photographs."""
-        if not self.numbers:
-            return None
-        mean, zeros = self.total / self.numbers, self.zeros / self.numbers
-        if _USUAL_MEAN[0] <= mean <= _USUAL_MEAN[1] and _USUAL_ZEROS[0] <= zeros <= _USUAL_ZEROS[1]:
+        mean, zeros = self.sums[1:] / max(self.sums[0], 1)
+        if (
+            not self.sums[0]
+            or _USUAL_MEAN[0] <= mean <= _USUAL_MEAN[1]
+            and _USUAL_ZEROS[0] <= zeros <= _USUAL_ZEROS[1]
+        ):
             return None
         return (
             f"the features have a mean of {mean:.2f} and {zeros:.0%} zeros; with the published weights, those of "
@@ -121,13 +122,11 @@ def _extract_each(paths: Iterable[Path], network: Detector, writer: Writer, job:
                 regions = describe_given(network, image, read_boxes(job.given_boxes, path, image.shape))
             writer.add(path.name, regions)
         except DataError as exception:
-            reason = str(exception)
-            outcome.unreadable.append(reason if reason.startswith(str(path)) else f"{path}: {reason}")
+            outcome.unreadable.append(f"{path}: {str(exception).removeprefix(f'{path}: ')}")
             continue
         outcome.written += 1
-        outcome.numbers += regions.features.size
-        outcome.total += float(regions.features.sum(dtype=np.float64))
-        outcome.zeros += int((regions.features == 0).sum())
+        features = regions.features
+        outcome.sums += features.size, features.sum(dtype=np.float64), np.count_nonzero(features == 0)
 
 
 def read_boxes(folder: Path, image: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -153,12 +152,9 @@ def parse_devices(text: str) -> list[torch.device]:
     """Return the devices of `--device`, such as "cpu", "cuda" or "cuda:0,cuda:1". Raises ConfigError for others."""
     devices = []
     for name in text.split(","):
-        try:
-            device = torch.device(name.strip())
-        except RuntimeError:
-            raise ConfigError(f"--device={text}: use cpu, or devices such as cuda:0,cuda:1") from None
-        if device.type not in ("cpu", "cuda"):
-            raise ConfigError(f"--device={text}: only cpu and cuda devices are supported")
+        if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name.strip()):
+            raise ConfigError(f"--device={text}: use cpu, or devices such as cuda:0,cuda:1")
+        device = torch.device(name.strip())
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise ConfigError(f"--device={text}: torch can use {torch.cuda.device_count()} GPUs of this machine")
         devices.append(device)

@@ -8,6 +8,7 @@ import glob
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -62,8 +63,8 @@ def file_of(folder: Path, image: Path) -> Path | None:
     return found[0] if found else None
 
 
-def read_image(path: PathLike) -> np.ndarray:
-    """Return an image as (height, width, 3) uint8, blue first.
+def read_image(path: PathLike, file: BinaryIO | None = None) -> np.ndarray:
+    """Return an image as (height, width, 3) uint8, blue first; with `file`, that is read, and `path` names it.
 
     Raises DataError, with the reason in one line, for a file that is no image of a known kind, is damaged, or has
     more than `MAX_PIXELS`.
@@ -71,7 +72,7 @@ def read_image(path: PathLike) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of what is decided here
-            with open_regular(path) as file, Image.open(file, formats=_FORMATS) as image:
+            with file or open_regular(path) as source, Image.open(source, formats=_FORMATS) as image:
                 return pixels_of(image)
     except DataError as exception:
         raise DataError(f"{path}: {exception}") from None

@@ -7,6 +7,7 @@ Batch norm is folded into the convolutions when weights are loaded (`fold_norms`
 Letters: N boxes, H and W the size of the res4 map (16 image pixels to a cell), A = 12 anchors per cell.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmnas.detector.convolution import conv_add_relu_, conv_relu
+from mmnas.detector.convolution import ConvReLU, conv_add_relu_
 from mmnas.detector.pooling import RoiMaxPool
 
 OBJECTS, ATTRIBUTES = 1601, 401
@@ -46,12 +47,10 @@ class Detector(nn.Module):
     def __init__(self, fast_heads: bool = False) -> None:
         super().__init__()
         self.fast_heads = fast_heads
-        self.backbone = _Backbone()
+        self.backbone = _backbone()
         self.proposal_generator = nn.ModuleDict({"rpn_head": _RpnHead()})
-        self.roi_heads = nn.ModuleDict({
-            "res5": _stage(1024, 512, blocks=3, dilation=2),
-            "box_predictor": _BoxPredictor(),
-        })  # fmt: skip
+        res5 = _stage(1024, 512, blocks=3, dilation=2)
+        self.roi_heads = nn.ModuleDict({"res5": res5, "box_predictor": _BoxPredictor()})
         self.register_buffer("cell_anchors", torch.zeros(12, 4))
 
     @classmethod
@@ -96,14 +95,13 @@ class _Block(nn.Module):
 
     def __init__(self, inputs: int, width: int, stride: int, dilation: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 1, stride)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+        self.conv1 = ConvReLU(inputs, width, 1, stride)
+        self.conv2 = ConvReLU(width, width, 3, padding=dilation, dilation=dilation)
         self.conv3 = nn.Conv2d(width, 4 * width, 1)
         self.shortcut = nn.Conv2d(inputs, 4 * width, 1, stride) if inputs != 4 * width else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = conv_relu(self.conv1, x)
-        inner = conv_relu(self.conv2, inner)
+        inner = self.conv2(self.conv1(x))
         return conv_add_relu_(self.shortcut(x), self.conv3, inner)
 
 
@@ -112,36 +110,25 @@ def _stage(inputs: int, width: int, blocks: int, stride: int = 1, dilation: int 
     return nn.Sequential(_Block(inputs, width, stride, dilation), *later)
 
 
-class _Stem(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return F.max_pool2d(conv_relu(self.conv1, pixels), 3, stride=2, ceil_mode=True)
-
-
-class _Backbone(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = _Stem()
-        self.res2 = _stage(64, 64, blocks=3)
-        self.res3 = _stage(256, 128, blocks=4, stride=2)
-        self.res4 = _stage(512, 256, blocks=23, stride=2)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.res4(self.res3(self.res2(self.stem(pixels))))
+def _backbone() -> nn.Sequential:
+    parts = OrderedDict[str, nn.Module]()
+    conv1, pool = ConvReLU(3, 64, 7, stride=2, padding=3), nn.MaxPool2d(3, stride=2, ceil_mode=True)
+    parts["stem"] = nn.Sequential(OrderedDict(conv1=conv1, pool=pool))
+    parts["res2"] = _stage(64, 64, blocks=3)
+    parts["res3"] = _stage(256, 128, blocks=4, stride=2)
+    parts["res4"] = _stage(512, 256, blocks=23, stride=2)
+    return nn.Sequential(parts)
 
 
 class _RpnHead(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(1024, 512, 3, padding=1)
+        self.conv = ConvReLU(1024, 512, 3, padding=1)
         self.objectness_logits = nn.Conv2d(512, 24, 1)
         self.anchor_deltas = nn.Conv2d(512, 48, 1)
 
     def forward(self, res4: Tensor) -> tuple[Tensor, Tensor]:
-        x = conv_relu(self.conv, res4)
+        x = self.conv(res4)
         return self.objectness_logits(x), self.anchor_deltas(x)
 
 

@@ -5,7 +5,6 @@ plain types, pickles through an unpickler that knows arrays only, and the others
 """
 
 import hashlib
-import json
 import math
 import pickle
 import zipfile
@@ -16,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from mmnas.data.pickles import read_plain_pickle
@@ -94,14 +93,12 @@ def _reader(start: bytes) -> Callable[[Path], Found]:
 
 
 def _read_torch(path: Path) -> Found:
-    mapped = False
-    if zipfile.is_zipfile(path):
+    if archived := zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise ValueError("its archive is compressed, which torch's never is")
-        mapped = True
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        values = torch.load(path, map_location="cpu", weights_only=True, mmap=archived)
     except pickle.UnpicklingError:
         raise ValueError("it holds other things than plain values and tensors; nothing in it was run") from None
     return _ported(values), None
@@ -140,18 +137,11 @@ def _is_dense(value: Any) -> bool:
 
 
 def _read_safetensors(path: Path) -> Found:
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(path.stat().st_size, 100 * 2**20):
-            raise ValueError("its header is longer than the file")
-        header = json.loads(file.read(length))
-    metadata = header.get("__metadata__")
-    if not isinstance(metadata, dict) or _DIGEST not in metadata:
-        raise ValueError("it was not written by convert-detector")
-    try:
-        return load_file(path), str(metadata[_DIGEST])
-    except SafetensorError as exception:
-        raise ValueError(str(exception)) from None
+    with safe_open(path, "pt") as file:
+        digest = (file.metadata() or {}).get(_DIGEST)
+        if digest is None:
+            raise ValueError("it was not written by convert-detector")
+        return {name: file.get_tensor(name) for name in file.keys()}, digest  # noqa: SIM118, no dict
 
 
 def _read_caffe(path: Path) -> Found:

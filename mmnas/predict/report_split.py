@@ -24,8 +24,7 @@ def compare(samples: Samples, scores: dict[int, Scores], names: Sequence[str]) -
     for row, (n, each) in enumerate(others, start=1):
         difference = each.headline[1] - base.headline[1]
         p = min(1, len(others) * p_value(difference, samples.image_ids))  # several tests find more by chance
-        many = len(set(samples.image_ids)) >= FEWEST
-        limits = interval(means[:, row] - means[:, 0]) if many else None
+        limits = interval(means[:, row] - means[:, 0]) if len(set(samples.image_ids)) >= FEWEST else None
         text = describe(names[n], names[first], each.headline[0], difference, limits, p)
         words.append(fill("paragraph", text=text))
     return words

@@ -11,7 +11,6 @@ import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from tempfile import NamedTemporaryFile
 from threading import Lock
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -19,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 from PIL import Image
 
 from mmnas.detector.images import read_image
-from mmnas.errors import DataError, MMNasError, one_line
+from mmnas.errors import MMNasError, one_line
 from mmnas.predict.loaded import LoadedModel
 from mmnas.predict.outputs import READERS
 from mmnas.predict.predictions import Failure, Prediction
@@ -45,7 +44,8 @@ class Server(ThreadingHTTPServer):
         """Return for each text, one on a line, what is said and a picture; or what is wrong, in one line."""
         texts = [text.strip() for text in query.get("texts", "").splitlines() if text.strip()][:MOST_TEXTS]
         try:
-            image, model = _decoded(content), self.models[query.get("tab", "0")]
+            pixels, model = read_image("the image", io.BytesIO(content)), self.models[query.get("tab", "0")]
+            image = Image.fromarray(pixels[..., ::-1])
             image.filename = query.get("name", "image")  # type: ignore[attr-defined]  # as an opened one has
             with self.lock:  # one at a time, for the detector takes all cores
                 return [_shown(each, image) for each in model.predict_each([(image, text) for text in texts])]
@@ -90,17 +90,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Say nothing: requests hold what was asked."""
-
-
-def _decoded(content: bytes) -> Image.Image:
-    """Return an upload, upright and in color. Raises `DataError` unless it is an image."""
-    with NamedTemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        try:
-            return Image.fromarray(read_image(file.name)[..., ::-1])
-        except DataError as exception:
-            raise DataError(str(exception).replace(file.name, "the image")) from None
 
 
 def _shown(result: Prediction | Failure, image: Image.Image) -> dict[str, Any]:

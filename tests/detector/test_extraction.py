@@ -180,10 +180,10 @@ def test_devices():
 
 
 def test_features_unlike_the_published_ones_are_warned_of():
-    usual = Outcome(numbers=1000, total=700.0, zeros=300)
+    usual = Outcome(sums=np.array([1000, 700.0, 300]))
     assert usual.unusual() is None and Outcome().unusual() is None
-    assert "mean of 0.01" in Outcome(numbers=1000, total=10.0, zeros=300).unusual()
-    usual.add(Outcome(written=2, unreadable=["a"], numbers=1000, total=100.0, zeros=990))
+    assert "mean of 0.01" in Outcome(sums=np.array([1000, 10.0, 300])).unusual()
+    usual.add(Outcome(written=2, unreadable=["a"], sums=np.array([1000, 100.0, 990])))
     assert usual.written == 2 and usual.unreadable == ["a"] and "64% zeros" in usual.unusual()
 
 
