@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mmnas.models import cpu
 from mmnas.models.cpu import FastDropout, FastLinear, FastNetwork, linear, use_cpu_kernels
 from mmnas.models.layers import MLP
 from tests.stand_in import fixture, fixture_batch, fixture_network, fixture_task
@@ -18,7 +19,9 @@ def tensors(*shape, inputs=6, outputs=5, bias=True, dtype=torch.float32):
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (2, 3), (2, 3, 4), (0, 3)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_values_and_gradients_are_torchs(shape, bias):
+@pytest.mark.parametrize("mkl_is_fast", [True, False])
+def test_values_and_gradients_are_torchs(monkeypatch, shape, bias, mkl_is_fast):
+    monkeypatch.setattr(cpu, "_mkl_is_fast", lambda: mkl_is_fast)
     given = tensors(*shape, bias=bias)
     found, expected = linear(*given), F.linear(*given)
     torch.testing.assert_close(found, expected)
