@@ -1,8 +1,10 @@
 """What made the region features goes from them into checkpoints and results; others are refused or warned of."""
 
+import numpy as np
 import pytest
 
 from mmnas.config import load_config
+from mmnas.data.features import Regions
 from mmnas.data.made_by import MADE_BY_FILE, Choice, MadeBy
 from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.errors import DataError
@@ -100,7 +102,7 @@ class Source(dict):
     """Images in memory."""
 
     def __init__(self, made_by):
-        super().__init__({7: None})
+        super().__init__({7: Regions(np.zeros((1, 4)), np.float32([[0, 0, 9, 9]]), np.array([9, 9]))})
         self.made_by = made_by
 
     def describe(self):

@@ -59,7 +59,7 @@ def test_provenance_is_complete(write, trained):
     checkpoint = trained.checkpoint("base", "epoch2.pkl")
     canonical = json.dumps(GENOTYPE, sort_keys=True, separators=(",", ":"))
     expected = {
-        "task": "vqa", "data_set": "vqa", "protocol": None, "feature_kind": None, "size": "tiny",
+        "task": "vqa", "data_set": "vqa2", "protocol": None, "feature_kind": None, "size": "tiny",
         "trained_on": "train", "seen_splits": ["train"], "scored_on": "val", "scored_split_was_trained_on": False,
         "checkpoint": str(checkpoint), "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         "epochs_trained": 2, "training_processes": 1, "training_versions": meta["versions"],
