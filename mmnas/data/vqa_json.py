@@ -27,6 +27,10 @@ _FILES = {
     "vg": ("VG_questions.json", "VG_annotations.json"),
 }
 SPLITS = tuple(_FILES)
+KINDS = ("questions", "annotations")
+"""The kinds of files of a split."""
+MIN_COUNT = 8
+"""Answers that occur more often are the 3129 of VQA v2."""
 _PART = 100  # entries decoded at a time
 
 
@@ -175,7 +179,7 @@ def check_pairs(
             raise DataError(f"question {faulty[0]} {fault} ({len(faulty)} such in all): {remedy}")
 
 
-def answer_vocabulary(annotations: Iterable[Annotation], min_count: int = 8) -> tuple[list[str], float]:
+def answer_vocabulary(annotations: Iterable[Annotation], min_count: int = MIN_COUNT) -> tuple[list[str], float]:
     """Return the normalized usual answers that occur more than `min_count` times, in order of first appearance.
 
     On train and val of VQA v2, in that order, these are 3129. Beside them, the share of questions with a rarer one.
@@ -199,7 +203,7 @@ def soft_targets(answers: Sequence[str], answer_index: Mapping[str, int]) -> dic
 
 
 class QuestionFiles:
-    """The files of VQA v2 under a data root, of the kinds "questions" and "annotations"."""
+    """The files of VQA v2 under a data root, of the kinds `KINDS`."""
 
     splits = SPLITS
     answered = ("train", "val")
@@ -223,7 +227,7 @@ class QuestionFiles:
     def require(self, splits: Iterable[str]) -> None:
         """Raise `MissingData` naming the files of annotated splits that are missing."""
         missing = []
-        for split, kind in itertools.product(splits, ("questions", "annotations")):
+        for split, kind in itertools.product(splits, KINDS):
             try:
                 self.path(kind, split)
             except MissingData as problem:

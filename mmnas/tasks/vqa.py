@@ -24,7 +24,7 @@ from mmnas.data.named import question_files
 from mmnas.data.own import OWN
 from mmnas.data.questions import VQADataset
 from mmnas.data.sources import FEATURE_FOLDERS, find_feature_folders, question_features
-from mmnas.data.vqa_json import Annotation, Question
+from mmnas.data.vqa_json import KINDS, Annotation, Question
 from mmnas.errors import DataError
 from mmnas.metrics.vqa_accuracy import ANSWERS, EXACT, FORMS, vqa_accuracy
 from mmnas.models.heads import FusionHead
@@ -32,7 +32,7 @@ from mmnas.tasks.base import Record, Result, Task
 from mmnas.tasks.report import Report
 from mmnas.tasks.result import take_scores
 from mmnas.tasks.submission import find_faults
-from mmnas.tasks.vqa_answers import answers_to_learn, check_targets, few_answers
+from mmnas.tasks.vqa_answers import answers_to_learn, check_targets, few_answers, least_count
 from mmnas.text.tokenizer import tokenize
 from mmnas.text.vocabulary import Vocabulary, warn_missing
 
@@ -41,11 +41,8 @@ log = logging.getLogger(__name__)
 PUBLISHED_ANSWERS = 3129
 """Answers of VQA v2 that occur more than eight times."""
 PUBLISHED_REGIONS = (10, 100)
-PUBLISHED_MIN_COUNT = 8
 HALF_LIMITS = (-65504, 65504)
 """The largest numbers of float16, in which the logits of all answers are stored."""
-
-KINDS = ("questions", "annotations")
 
 
 class VQATask(Task):
@@ -62,17 +59,15 @@ class VQATask(Task):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.own, self._least = config.data.dataset == OWN, config.data.answer_min_count or 0
+        self.own, self._least = config.data.dataset == OWN, least_count(config.data)
         self.files = question_files(config.paths.data, config.data.dataset)
         self._parsed: dict[tuple[str, str], list[Any]] = {}  # kept from the vocabularies for the data sets
 
     @classmethod
     def settle(cls, config: Config) -> Config:
         """Complete the data set, and the least count of an answer, which own data does not need."""
-        name, least = config.data.dataset or cls.choices["data.dataset"][0], config.data.answer_min_count
-        least = (0 if name == OWN else PUBLISHED_MIN_COUNT) if least is None else least
-        data = replace(config.data, dataset=name, answer_min_count=least)
-        return super().settle(replace(config, data=data))
+        data = replace(config.data, dataset=config.data.dataset or cls.choices["data.dataset"][0])
+        return super().settle(replace(config, data=replace(data, answer_min_count=least_count(data))))
 
     def build_vocabularies(self) -> dict[str, list[str]]:
         """Make words from the questions of all splits and answers from train and val, as published.

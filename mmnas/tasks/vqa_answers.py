@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from mmnas.config import DataConfig
 from mmnas.data.own import OWN
-from mmnas.data.vqa_json import Annotation, answer_vocabulary
+from mmnas.data.vqa_json import MIN_COUNT, Annotation, answer_vocabulary
 from mmnas.errors import DataError
 from mmnas.metrics.vqa_accuracy import ANSWERS, EXACT
 from mmnas.schema import shown
@@ -19,6 +19,13 @@ MANY_RARE = 0.2
 MANY_EMPTY = 0.5
 """The share of questions without a target from which on a warning says why."""
 EXAMPLES = 3
+
+
+def least_count(data: DataConfig) -> int:
+    """Return how often an answer may occur without being learned: as configured, else 8, or 0 for own data."""
+    if data.answer_min_count is not None:
+        return data.answer_min_count
+    return 0 if data.dataset == OWN else MIN_COUNT
 
 
 def answers_to_learn(annotations: Iterable[Annotation], least: int) -> list[str]:
