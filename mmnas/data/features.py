@@ -74,6 +74,12 @@ class RegionSource(Protocol):
         """Say where the features lie, for messages."""
 
 
+def image_id_of(name: str) -> int | None:
+    """Return the image that a file is named after, such as 9.npz or name_9.jpg; None for any other name."""
+    match = _IMAGE_NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 class NpzFolders:
     """Folders of npz files of one kind; holds the paths, never the features.
 
@@ -81,7 +87,7 @@ class NpzFolders:
     """
 
     def __init__(
-        self, folders: Sequence[Path], feature_size: int, kind: str = "x", id_of: IdOf | None = None
+        self, folders: Sequence[Path], feature_size: int, kind: str = "x", id_of: IdOf = image_id_of
     ) -> None:
         self.folders = [Path(folder) for folder in folders]
         self.feature_size, self.kind = feature_size, kind
@@ -90,7 +96,7 @@ class NpzFolders:
             self.made_by = one_maker(self.made_by, maker_of_folder(folder), folder)
         self._files: dict[int, str] = {}
         for path in (path for folder in self.folders for path in sorted(folder.glob("*.npz"))):
-            image_id = (id_of or image_id_of)(path.name)
+            image_id = id_of(path.name)
             if image_id is not None:
                 add_file(self._files, image_id, str(path))
 
@@ -110,12 +116,6 @@ class NpzFolders:
     def describe(self) -> str:
         """Return the folders, comma-separated."""
         return ", ".join(str(folder) for folder in self.folders)
-
-
-def image_id_of(name: str) -> int | None:
-    """Return the image that a file is named after, such as 9.npz or name_9.jpg; None for any other name."""
-    match = _IMAGE_NAME.fullmatch(name)
-    return int(match[1]) if match else None
 
 
 def add_file(files: dict[int, str], image_id: int, name: str) -> None:

@@ -5,11 +5,11 @@
 `captions.json` captions, any number of them for an image. The features of an image are in `features/<image>.npz`.
 """
 
+import functools
 import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -56,9 +56,8 @@ def own_image_id(name: str) -> int:
     if number is not None:
         return number
     stem = name.removesuffix(".npz")
-    return int.from_bytes(
-        hashlib.blake2b((stem.rpartition(".")[0] or stem).encode(), digest_size=7).digest(), "big"
-    )
+    stem = stem.rpartition(".")[0] or stem
+    return int.from_bytes(hashlib.blake2b(stem.encode(), digest_size=7).digest(), "big")
 
 
 class _Entry(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -94,6 +93,12 @@ def _read(path: Path, kind: type[_Kind]) -> dict[str, list[_Kind]]:
     """Return the entries of a file by split, in order; those without an id get their position."""
     if not path.is_file():
         raise MissingData(f"{path} not found: --DATASET={OWN} reads it; docs/own-data.md describes it")
+    status = path.stat()
+    return _parsed(path, kind, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=1)  # a run asks for the splits, then for each of them
+def _parsed(path: Path, kind: type[_Kind], *_stamp: int) -> dict[str, list[_Kind]]:
     entries: list[Any] = read_json(path, "own data", kind=Annotated[list[kind], Meta(min_length=1)])  # type: ignore[valid-type]
     splits: dict[str, list[_Kind]] = {}
     names: dict[int, str] = {}
@@ -112,7 +117,7 @@ def _read(path: Path, kind: type[_Kind]) -> dict[str, list[_Kind]]:
     return splits
 
 
-def _split(path: Path, splits: dict[str, list[_Kind]], split: str) -> list[_Kind]:
+def _entries(path: Path, splits: dict[str, list[_Kind]], split: str) -> list[_Kind]:
     if split not in splits:
         raise MissingData(f"{path} has no split {shown(split)}; it has {', '.join(map(shown, splits))}")
     return splits[split]
@@ -124,14 +129,13 @@ class OwnQuestions:
     def __init__(self, root: PathLike) -> None:
         self.file = Path(root, QUESTIONS)
 
-    @cached_property
-    def _by_split(self) -> dict[str, list[_Question]]:
-        return _read(self.file, _Question)
+    def _split(self, split: str) -> list[_Question]:
+        return _entries(self.file, _read(self.file, _Question), split)
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits of the file, in the order in which they appear."""
-        return tuple(self._by_split)
+        return splits_of(self.file.parent, "vqa")
 
     @property
     def answered(self) -> tuple[str, ...]:
@@ -144,15 +148,14 @@ class OwnQuestions:
 
     def path(self, kind: str, split: str) -> Path:
         """Return the file. Raises `MissingData` when it or the split is missing."""
-        _split(self.file, self._by_split, split)
+        self._split(split)
         return self.file
 
     def read(self, kind: str, split: str) -> list[Any]:
         """Return the questions or the annotations of a split. Raises `DataError` for questions without answers."""
-        self.path(kind, split)
-        make = _question if kind == "questions" else _annotation
+        entries, make = self._split(split), _question if kind == "questions" else _annotation
         try:
-            return [make(entry) for entry in self._by_split[split]]
+            return [make(entry) for entry in entries]
         except DataError as exception:
             raise DataError(f"{self.file}: {exception}") from None
 
@@ -185,7 +188,7 @@ def find_expressions(root: PathLike, splits: Iterable[str]) -> dict[str, list[Ex
     path, splits = Path(root, EXPRESSIONS), list(splits)
     found = _read(path, _Expression)
     if not set(splits) & set(found):
-        _split(path, found, splits[0])
+        _entries(path, found, splits[0])
     try:
         return {split: [_expression(entry) for entry in found[split]] for split in splits if split in found}
     except ValueError as exception:
@@ -199,7 +202,7 @@ def _expression(entry: _Expression) -> Expression:
 def read_captions(root: PathLike, split: str) -> Captions:
     """Return a split of `captions.json`, its images in the order of their names. Raises `MissingData` for none."""
     path = Path(root, CAPTIONS)
-    entries = _split(path, _read(path, _Caption), {"dev": "val"}.get(split, split))
+    entries = _entries(path, _read(path, _Caption), {"dev": "val"}.get(split, split))
     entries = sorted(entries, key=lambda entry: entry.image)  # a stable order, so captions keep theirs
     groups = [list(group) for _, group in itertools.groupby(entries, key=lambda entry: entry.image)]
     owners = np.repeat(np.arange(len(groups)), list(map(len, groups)))

@@ -35,7 +35,7 @@ def weight_samples(count: int) -> int:
 
 
 def require_images(source: RegionSource, image_ids: Iterable[int], what: str) -> None:
-    """Raise `DataError` naming the first image of `image_ids` without features and counting the rest."""
+    """Raise `MissingData` naming the first image of `image_ids` without features and counting the rest."""
     missing = sorted(image_id for image_id in set(image_ids) if image_id not in source)
     if missing:
         more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""

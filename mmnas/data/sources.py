@@ -1,10 +1,9 @@
 """Where the region features of each task lie: the usual folders, the user's own, or a feature store."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmnas.data.features import WIDTHS, NpzFolders, RegionSource, image_id_of
+from mmnas.data.features import WIDTHS, IdOf, NpzFolders, RegionSource, image_id_of
 from mmnas.data.own import OWN, own_image_id
 from mmnas.data.refs import split_by
 from mmnas.data.store import open_store
@@ -23,7 +22,7 @@ class _Layout:
     folders: tuple[str, ...]
     parts: tuple[str, ...] = ()
     kind: str = "x"
-    id_of: Callable[[str], int | None] = image_id_of
+    id_of: IdOf = image_id_of
 
 
 _OWN = _Layout(("features",), id_of=own_image_id)

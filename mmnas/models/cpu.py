@@ -127,9 +127,8 @@ class _Dropped(torch.autograd.Function):
 
 def _drop(x: Tensor, draws: Tensor, level: int) -> Tensor:
     """Return x where draws are among the upper ones, scaled up, and zeros elsewhere."""
-    kept = torch.ge(
-        draws, level - _LEVELS // 2, out=torch.empty_like(x)
-    )  # a bool mask would be converted each time
+    # As numbers, for a product would convert a bool mask each time.
+    kept = torch.ge(draws, level - _LEVELS // 2, out=torch.empty_like(x))
     return kept.mul_(x).mul_(_LEVELS / (_LEVELS - level))
 
 

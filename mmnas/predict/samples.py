@@ -75,7 +75,7 @@ def _read_questions(config: Config, split: str) -> Samples:
     questions, annotations = files.read("questions", split), None
     if split != "test":
         found = {each.question_id: each for each in files.read("annotations", split)}
-        paths = (files.path(kind, split) for kind in ("questions", "annotations"))
+        paths = (files.path(kind, split) for kind in vqa_json.KINDS)
         vqa_json.check_pairs(questions, list(found.values()), *paths)
         annotations = [found[question.question_id] for question in questions]
     ids, images, texts = zip(*((each.question_id, each.image_id, each.text) for each in questions), strict=True)
@@ -139,8 +139,8 @@ def _score_matches(result: StoredResult, samples: Samples) -> Scores:
     figures: dict[str, Any] = defaultdict(lambda: defaultdict(lambda: np.zeros(len(logits))))
     predicted: list[str] = []
     for fold in samples.dataset.folds:
-        group = captions.of(fold)
-        block, own = logits[fold, group], captions.owners[group] - fold.start
+        group, own = captions.of(fold), captions.images(fold.start, fold.stop).owners
+        block = logits[fold, group]
         weight = 100 * len(logits) / len(samples.dataset.folds) / len(block)  # a figure is the mean over folds
         image_ranks, ranks = retrieval_ranks(block, own)
         predicted += [texts[group.start + best] for best in block.argmax(axis=1).tolist()]

@@ -182,12 +182,11 @@ class ITMTask(Task):
     def score(self, predictions: list[Record], dataset: RetrievalDataset) -> Result:
         """Recalls in percent, both directions; their sum is the headline. Logits rank: a sigmoid may saturate."""
         logits = np.stack([prediction["logits"] for prediction in predictions])  # (I, C)
-        groups = [dataset.captions.of(fold) for fold in dataset.folds]
-        blocks = [logits[fold, group] for fold, group in zip(dataset.folds, groups, strict=True)]
+        captions = dataset.captions
+        blocks = [logits[fold, captions.of(fold)] for fold in dataset.folds]
         for fold, block in zip(dataset.folds, blocks, strict=True):
             self.require_finite({"index": torch.arange(fold.start, fold.stop)}, torch.from_numpy(block))
-        owners = [dataset.captions.owners[group] for group in groups]
-        owners = [own - own[0] for own in owners]  # counted within the fold
+        owners = [captions.images(fold.start, fold.stop).owners for fold in dataset.folds]
         figures = mean_figures(list(map(retrieval_figures, blocks, owners)))
         summary = {"rsum": rsum(figures)}
         for short, direction in (("text", "image_to_text"), ("image", "text_to_image")):
