@@ -33,6 +33,8 @@ Amount = Annotated[int, Meta(ge=1, le=10**6)]
 Names = tuple[Text, ...]
 AlphaMode = Literal["full", "two"]
 AlphaInit = Literal["prior", "uniform", "normal"]
+Strategy = Literal["paper", "random", "evolution"]
+BUDGET = re.compile(r"(\d{1,15}(\.\d{1,9})?[KMG]?)?", re.ASCII)
 ENCODER = ("self_att_64", "feed_forward")
 DECODER = ("self_att_64", "rel_self_att_64", "guided_att_64", "feed_forward")
 
@@ -121,12 +123,30 @@ class SearchConfig(Section, frozen=True):
     alpha_lr: Annotated[Rate, doc("Adam's learning rate for the alphas")] = 0.1
     alpha_betas: Annotated[tuple[Fraction, Fraction], doc("Adam's decay rates for the alphas")] = (0.0, 0.999)
     patience: Annotated[Natural, doc("stop after N epochs with the same genotype; 0 never stops early")] = 0
+    min_epochs: Annotated[Natural, doc("never stop early before so many epochs")] = 0
+    strategy: Annotated[Strategy, doc("alphas, or a control: the best of random paths, or evolution")] = "paper"
+    choose: Annotated[
+        Annotated[int, Meta(ge=0, le=10**4)],
+        doc("genotypes that the supernet scores at the end, the best is chosen; 0: 64 for a control, else none"),
+    ] = 0
+    warm_up: Annotated[
+        Literal["epochs", "loss"], doc("alphas start at --ALPHA_START, or once the loss shows that images are used")
+    ] = "epochs"
+    sampling: Annotated[
+        Literal["alphas", "fair"], doc("paths of the warm-up: drawn by alphas, or each candidate equally often")
+    ] = "alphas"
+    macs: Annotated[Text, doc("most multiply-adds of the blocks that are found, such as 2.0G")] = ""
+    params: Annotated[Text, doc("most parameters of the blocks that are found, such as 40M")] = ""
+    max_skip: Annotated[Natural | None, doc("most blocks without parameters, such as skip_connect")] = None
 
     def __post_init__(self) -> None:
         for name in ("encoder_candidates", "decoder_candidates"):
             candidates = getattr(self, name)
             if not candidates or len(set(candidates)) < len(candidates):
                 raise ConfigError(f"{name} must list different operations, not {shown(list(candidates))}")
+        for name in ("macs", "params"):
+            if not BUDGET.fullmatch(getattr(self, name)):
+                raise ConfigError(f"{name} must be a number such as 40M or 2.0G, not {shown(getattr(self, name))}")
 
 
 class PathsConfig(Section, frozen=True):

@@ -26,7 +26,7 @@ from mmnas.tasks.base import Task
 LEARNING = ("train", "search")
 # What may differ from the checkpoint without changing what it computes; resuming may also go further.
 FREE_KEYS = ("paths.", "training.workers", "training.eval_batch_size", "training.compile")
-FREE_WHEN_RESUMING = ("training.epochs", "search.patience")
+FREE_WHEN_RESUMING = ("training.epochs", "search.patience", "search.min_epochs", "search.choose")
 LONGEST_VERSION = 200
 """Bytes of a run's name: its files add up to 55 to it, and file systems end at 255."""
 UNKNOWN = "unknown"

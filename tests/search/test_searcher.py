@@ -96,7 +96,7 @@ def test_an_architecture_step_fetches_the_gradients_of_all_blocks_in_one_copy(tm
     monkeypatch.setattr(Group, "average", lambda _, tensors: averaged.extend(tensors))
     searcher._architecture_step(0)
     gates = sum(len(alpha) for alpha in searcher.architecture.alphas)
-    assert [len(each) for each in fetched] == [len(each) for each in averaged] == [gates]
+    assert [len(each) for each in fetched] == [len(each) for each in averaged] == [gates + 1]  # and the loss
 
 
 def test_only_the_path_moves_in_a_weight_step_and_only_alphas_in_an_architecture_step(tmp_path, world):
