@@ -51,7 +51,12 @@ class Table:
         if key not in self.rows:
             begin = time.process_time()
             row = {"key": key, **inputs, **compute(), "cpu_seconds": round(time.process_time() - begin, 1)}
-            self.rows[key] = {**row, "commit": commit(), "machine": platform.machine(), "torch": str(torch.__version__)}
+            self.rows[key] = {
+                **row,
+                "commit": commit(),
+                "machine": platform.machine(),
+                "torch": str(torch.__version__),
+            }
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(self.rows[key]) + "\n")
         return self.rows[key]

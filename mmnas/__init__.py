@@ -5,6 +5,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from mmnas.errors import require_posix
 from mmnas.version import __version__
 
 __all__ = ["__version__", "load"]
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     """Import `load`, and with it torch, only when it is asked for."""
     if name == "load":
+        require_posix()
         from mmnas.predict.loaded import load
 
         return load

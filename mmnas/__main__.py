@@ -17,8 +17,8 @@ from mmnas.version import __version__
 
 # The modules of `mmnas/commands`, in the order in which --help shows them.
 COMMANDS = """
-    train demo make_world show_arch plot_search check_data check_submission pack_features extract_features
-    convert_detector
+    train predict report ensemble export web demo make_world show_arch plot_search check_data check_submission
+    pack_features extract_features convert_detector
 """.split()
 
 

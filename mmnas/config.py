@@ -6,6 +6,7 @@ configuration is written into each checkpoint as plain types.
 
 import functools
 import importlib.resources
+import operator
 import re
 import typing
 from collections.abc import Mapping
@@ -98,6 +99,7 @@ class TrainingConfig(Section, frozen=True):
     buckets: Annotated[bool, doc("group images with similar region counts (packed features only)")] = True
     workers: Annotated[int, Meta(ge=0, lt=1024), doc("data-loading workers per process; 0 for none")] = 4
     precision: Annotated[Literal["fp32", "tf32", "bf16"], doc("number format of the forward pass")] = "fp32"
+    joined_kernels: Annotated[bool, doc("fewer kernels for a step on a GPU; not yet timed on one")] = False
     compile: Annotated[bool, doc("compile the network with torch.compile for training")] = False
     seed: Annotated[Natural, doc("random seed")] = 0
 
@@ -180,6 +182,10 @@ class Config(Section, frozen=True):
     def base_lr(self) -> float:
         """The base learning rate of this run's training split."""
         return self.training.split_base_lr.get(self.split, self.training.base_lr)
+
+    def value(self, key: str) -> Any:
+        """Return the value of a dotted key, such as `training.seed`."""
+        return operator.attrgetter(key)(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types only: dicts, lists, strings, numbers, None."""

@@ -44,6 +44,10 @@ class DataError(MMNasError):
     """A data file is missing, damaged, or inconsistent with the others."""
 
 
+class MissingData(DataError):
+    """Data files are not where they should be."""
+
+
 class CheckpointError(MMNasError):
     """A checkpoint is damaged, of another task or size, or contradicts a flag."""
 

@@ -6,13 +6,15 @@ Every file that a run writes is first written beside the old one, flushed to the
 import codecs
 import contextlib
 import glob
+import hashlib
 import json
 import logging
+import mmap
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 
@@ -114,6 +116,12 @@ def is_text(text: str) -> bool:
     return re.search("[\ud800-\udfff]", text) is None
 
 
+def sha256_of(file: BinaryIO) -> str:
+    """Return the SHA-256 of an open file's bytes, also when its name is gone or stands for another file by now."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return hashlib.sha256(data).hexdigest()
+
+
 @contextlib.contextmanager
 def writing_cache(path: PathLike) -> Iterator[None]:
     """Warn instead of failing when a file that only saves time cannot be written."""
@@ -180,3 +188,10 @@ def write_json(path: PathLike, value: Any, indent: int | None = None) -> None:
             except ValueError:
                 raise DataError(f"{path} is not written: it would hold NaN or an infinite number") from None
             file.write("\n")
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder and the two above it, as far as they are empty."""
+    with contextlib.suppress(OSError):  # of the first that is not
+        for each in (folder, *folder.parents[:2]):
+            each.rmdir()

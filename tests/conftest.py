@@ -82,14 +82,13 @@ class Workplace:
     def stop_in_second_epoch(
         self, version: str, flags: Sequence[str], number: int, search: bool = False
     ) -> tuple[str, int]:
-        """Train or search until the first epoch is saved, send a signal; return output and exit code."""
+        """Train or search until the second epoch takes its steps, send a signal; return output and exit code."""
         process = self.script(*(self.search_flags if search else self.train_flags)(version, *flags))
         log, end = self.folder / f"logs/log/log_run_{version}.txt", time.monotonic() + 240
-        found = self.folder / f"logs/log/search_{version}.json"  # a search writes it once the epoch is saved
-        while not (found.exists() if search else log.exists() and "epoch 1: loss" in log.read_text()):
+        while not (log.exists() and "epoch 2 begins" in log.read_text()):
             assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
             time.sleep(0.01)
-        time.sleep(0.15)
+        time.sleep(0.3)
         process.send_signal(number)
         output, _ = process.communicate(timeout=240)
         return output, process.returncode

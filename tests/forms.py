@@ -1,8 +1,9 @@
-"""The two forms of a network: as it is built, and with the modules that are fast on a CPU."""
+"""The forms of a network: as it is built, and with the modules that are fast on a CPU or on a GPU."""
 
 import pytest
 
 from mmnas.models.cpu import use_cpu_kernels
+from mmnas.models.gpu import use_gpu_kernels
 
 
 def plain(network):
@@ -14,4 +15,9 @@ def cpu(network):
     return network
 
 
-both_forms = pytest.mark.parametrize("form", [plain, cpu], ids=["plain", "cpu"])
+def gpu(network):
+    use_gpu_kernels(network)
+    return network
+
+
+all_forms = pytest.mark.parametrize("form", [plain, cpu, gpu])

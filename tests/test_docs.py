@@ -1,11 +1,16 @@
 """What the documents name exists: files, tests and flags."""
 
 import ast
+import json
 import re
 
 import pytest
 
+from mmnas.genotype import OPERATIONS, Genotype
+from mmnas.models.cost import operation_cost
+from mmnas.models.operations import Sizes
 from mmnas.run.cli import main
+from mmnas.search.drawing import PAPER_NAMES
 from mmnas.tasks import TASKS, task_named
 from tests.stand_in import ROOT
 
@@ -68,3 +73,18 @@ def test_every_flag_is_explained_and_no_other(capsys):
     for path in DOCUMENTS:
         named = set(re.findall(r"(?<![\w-])--[A-Z_]+\b", text_of(path)))
         assert named <= {*known, "--FLAG"}, name_of(path)
+
+
+def test_the_page_on_genotypes_lists_every_operation_with_its_cost():
+    """Millions of parameters, and of multiply-adds over 14 tokens and over 100 regions, at hidden size 512."""
+    page, sizes = text_of(ROOT / "docs/genotypes.md"), Sizes(512, relation_size=64)
+    rows = {}
+    for name, spec in OPERATIONS.items():
+        regions = operation_cost(name, sizes, positions=100, memory=14)
+        tokens = "-" if spec.reads else f"{operation_cost(name, sizes, positions=14).multiply_adds / 1e6:.1f}"
+        figures = (f"{regions.parameters / 1e6:.2f}", tokens, f"{regions.multiply_adds / 1e6:.1f}")
+        rows[name] = (PAPER_NAMES.get(name, ""), *figures)
+    found = re.findall(r"^\| `(\w+)` \| (\w*) ?\| .* \| ([\d.]+) \| ([\d.-]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert {name: tuple(row) for name, *row in found} == rows
+    example = json.loads(re.search(r"```json\n(.*?)```", page, re.DOTALL)[1])
+    assert Genotype.from_dict(example["epoch0"]).decoder[1] == ("guided_att_64", "sep_conv_3")

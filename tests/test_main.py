@@ -67,7 +67,9 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly():
     assert (done.returncode, done.stderr) == (128 + 13, b"")
 
 
-@pytest.mark.parametrize("code", ["import mmnas.run.cli", "from mmnas.__main__ import main; main([])"])
+@pytest.mark.parametrize(
+    "code", ["import mmnas.run.cli", "from mmnas.__main__ import main; main([])", "import mmnas; mmnas.load"]
+)
 def test_a_system_without_file_locks_is_told_in_one_line(code):
     command = [sys.executable, "-c", f"import sys; sys.modules['fcntl'] = None; {code}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)

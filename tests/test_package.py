@@ -57,7 +57,7 @@ def call(installed, folder, *arguments):
 
 
 def test_a_wheel_holds_all_files_of_the_package(wheel):
-    kinds = ("*.py", "*.yml", "*.json", "*.pyx")
+    kinds = ("*.py", "*.yml", "*.json", "*.pyx", "*.html", "*.md")
     expected = {str(path.relative_to(ROOT)) for kind in kinds for path in (ROOT / "mmnas").rglob(kind)}
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if not name.endswith((".so", ".pyd"))}

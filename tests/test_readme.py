@@ -30,7 +30,7 @@ def test_every_kind_of_command_is_known():
         "make demo", "make test", "make install", "source .venv/bin/activate", "python3 train_vqa.py",
         "python3 train_vgd.py", "python3 train_itm.py", "python3 -m", "torchrun --nproc_per_node=4", "mmnas train",
         "mmnas demo", "mmnas plot-search", "mmnas show-arch", "mmnas check-data", "mmnas pack-features",
-        "mmnas check-submission", "mmnas make-world",
+        "mmnas check-submission", "mmnas make-world", "mmnas report", "mmnas export", "mmnas predict",
     }  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def test_make_targets_are_there():
         (
             "vqa",
             "train train val test search plot-search show-arch train "
-            "check-data pack-features train check-submission val",
+            "check-data pack-features train check-submission report export val",
             ["val/result_run_mine", "test/result_run_mine"],
         ),
         ("vgd", "train test", ["test/result_run_ground_testA", "test/result_run_ground_testB"]),
@@ -66,7 +66,7 @@ def test_the_runs_in_their_order(tmp_path, world, run, task, runs, results):
             done.append(run_script(place, run, words[2:]))
         elif words[:3] == ["mmnas", "train", task]:
             done.append(run_script(place, run, words[3:]))
-        elif task == "vqa" and words[0] == "mmnas" and words[1] not in ("demo", "make-world"):
+        elif task == "vqa" and words[0] == "mmnas" and words[1] not in ("demo", "make-world", "predict"):
             assert mmnas_main(words[1:]) == 0, command
             done.append(words[1])
     assert " ".join(done) == runs

@@ -45,9 +45,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def extract_features(options: argparse.Namespace) -> int:
     """Extract, and say how many images are done and which cannot be read."""
+    from mmnas.data.made_by import Choice
     from mmnas.detector.extraction import Job, extract, parse_devices  # slow to import
     from mmnas.detector.images import find_images
-    from mmnas.detector.regions import Choice
 
     least, most = parse_boxes(options.boxes)
     if not 0 <= options.threshold <= 1:

@@ -12,14 +12,16 @@ import re
 import stat
 import zipfile
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+import msgspec
 import numpy as np
 
 from mmnas.arrays import LONGEST_HEADER, read_array_header
-from mmnas.errors import DataError
+from mmnas.data.made_by import MadeBy, maker_of_folder, one_maker
+from mmnas.errors import DataError, MissingData
 from mmnas.files import PathLike
 from mmnas.schema import shown
 
@@ -31,6 +33,7 @@ _EXPECTED = {"x": "({0}, K) or (K, {0})", "fc7+pool5": "(K, 2048) and (K, 1024),
 BORDER = 1.5
 # Far beyond what detectors give; an array that claims more is not read.
 MAX_REGIONS = 4096
+_MADE_BY, _LONGEST_NOTE = "detector", 4096  # a key beside the arrays; bytes
 # The names of the published files: 9.npz, 9.jpg.npz, COCO_train2014_000000000009.jpg.npz. Words may come before the
 # number, but no other number, since it could be the image's.
 _ENDING = r"\.(?:npz|jpe?g?|png|bmp|gif|tiff?|webp|p[gp]m|mpo)"
@@ -44,6 +47,8 @@ class Regions:
     features: np.ndarray
     boxes: np.ndarray
     image_size: np.ndarray
+    made_by: MadeBy | None = field(default=None, kw_only=True)
+    """None: unknown, as of downloaded features."""
 
     def sample(self, most: int) -> dict[str, np.ndarray]:
         """Return the part of a sample that all tasks share: the first `most` regions and the image's size."""
@@ -52,6 +57,9 @@ class Regions:
 
 class RegionSource(Protocol):
     """Where regions come from: image id -> `Regions`."""
+
+    made_by: MadeBy | None
+    """What made those that are known so far; None where nothing is noted."""
 
     def __contains__(self, image_id: int) -> bool:
         """Whether the image has features."""
@@ -68,10 +76,10 @@ def require_images(source: RegionSource, image_ids: Iterable[int], what: str) ->
     missing = sorted(image_id for image_id in set(image_ids) if image_id not in source)
     if missing:
         more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
-        raise DataError(
-            f"no region features for image {missing[0]}{more} of the {what}; looked in {source.describe()}; "
-            "put the .npz files there or name their folder by --FEAT_PATH"
-        )
+        names = f"{missing[0]}.npz or COCO_<split>_{missing[0]:012d}.jpg.npz"
+        where = f"of the {what}; looked in {source.describe()}"
+        remedy = f"for a file such as {names}; put it there or name its folder by --FEAT_PATH"
+        raise MissingData(f"no region features for image {missing[0]}{more} {where} {remedy}")
 
 
 class NpzFolders:
@@ -83,6 +91,9 @@ class NpzFolders:
     def __init__(self, folders: Sequence[Path], feature_size: int, kind: str = "x") -> None:
         self.folders = [Path(folder) for folder in folders]
         self.feature_size, self.kind = feature_size, kind
+        self.made_by: MadeBy | None = None
+        for folder in self.folders:
+            self.made_by = one_maker(self.made_by, maker_of_folder(folder), folder)
         self._files: dict[int, str] = {}
         for path in (path for folder in self.folders for path in sorted(folder.glob("*.npz"))):
             image_id = image_id_of(path.name)
@@ -98,7 +109,9 @@ class NpzFolders:
     def __getitem__(self, image_id: int) -> Regions:
         if image_id not in self._files:
             raise DataError(f"no region features for image {image_id}; looked in {self.describe()}")
-        return read_npz(self._files[image_id], self.feature_size, self.kind)
+        regions = read_npz(self._files[image_id], self.feature_size, self.kind)
+        self.made_by = one_maker(self.made_by, regions.made_by, self._files[image_id])
+        return regions
 
     def describe(self) -> str:
         """Return the folders, comma-separated."""
@@ -135,9 +148,11 @@ def read_npz(path: PathLike, feature_size: int, kind: str = "x", file: BinaryIO 
     """
     keys = (*KEYS[kind], "bbox", "image_h", "image_w")
     with open_npz(path) if file is None else file as opened:
-        *parts, boxes, height, width = _load(path, keys, MAX_REGIONS * max(feature_size, 4) * 8, opened)
+        arrays, made_by = _load(path, keys, MAX_REGIONS * max(feature_size, 4) * 8, opened)
+    *parts, boxes, height, width = arrays
     size = np.array([_number(height), _number(width)])
-    return check_regions(Regions(_features(parts, kind, feature_size, path), boxes, size), kind, path)
+    regions = Regions(_features(parts, kind, feature_size, path), boxes, size, made_by=made_by)
+    return check_regions(regions, kind, path)
 
 
 def check_regions(image: Regions, kind: str, name: object) -> Regions:
@@ -168,18 +183,24 @@ def check_regions(image: Regions, kind: str, name: object) -> Regions:
     if inverted.any():
         box = boxes[inverted.argmax()].tolist()
         raise DataError(f"{name}: bbox {box} is inverted; boxes are x1 y1 x2 y2; extract it again")
-    return Regions(features, boxes, size)
+    return replace(image, features=features, boxes=boxes, image_size=size)
 
 
-def _load(path: PathLike, keys: Sequence[str], limit: int, file: BinaryIO) -> list[np.ndarray]:
-    """Return the arrays of these keys, each of at most `limit` bytes."""
+def _load(
+    path: PathLike, keys: Sequence[str], limit: int, file: BinaryIO
+) -> tuple[list[np.ndarray], MadeBy | None]:
+    """Return the arrays of these keys, each of at most `limit` bytes, and what made them."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = {name.removesuffix(".npy"): name for name in archive.namelist()}
             for key in keys:
                 if key not in members:
                     raise DataError(f"{path} has no key {key}; {_remedy(key, members)}")
-            return [_array(archive, members[key], limit) for key in keys]
+            made_by = None
+            if _MADE_BY in members:
+                text = str(_array(archive, members[_MADE_BY], _LONGEST_NOTE))
+                made_by = msgspec.json.decode(text, type=MadeBy)
+            return [_array(archive, members[key], limit) for key in keys], made_by
     except DataError:
         raise
     except Exception as exception:  # numpy and zipfile raise many kinds for damaged bytes

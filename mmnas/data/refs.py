@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from mmnas.data.pickles import read_plain_pickle
-from mmnas.errors import DataError
+from mmnas.errors import DataError, MissingData
 from mmnas.files import Int64, PathLike, is_text, read_json, write_json, writing_cache
 from mmnas.schema import describe_misfit, require_one_of, shown
 
@@ -130,7 +130,7 @@ def find_expressions(data_path: PathLike, dataset: str, splits: Iterable[str]) -
         others = [path.name for path in sorted(folder.glob("refs(*).p")) if path not in originals]
         hint = f"; {', '.join(others)} is of another split-by" if others else ""
         wanted = " and ".join(path.name for path in originals)
-        raise DataError(f"no expressions of {', '.join(splits)} in {folder}: put {wanted} there{hint}")
+        raise MissingData(f"no expressions of {', '.join(splits)} in {folder}: put {wanted} there{hint}")
     return there
 
 

@@ -1,5 +1,6 @@
 """Samples of an image, and of a text about an image, read when asked for."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -7,10 +8,13 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from mmnas.config import DataConfig
-from mmnas.data.features import RegionSource
+from mmnas.data.features import Regions, RegionSource
 from mmnas.data.ragged import Ragged
 from mmnas.data.store import region_counts
+from mmnas.errors import DataError
 from mmnas.text.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
 
 
 class SizedDataset(Protocol):
@@ -19,6 +23,19 @@ class SizedDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
+
+
+def weight_samples(count: int) -> int:
+    """Return how many of `count` samples, the first ones, weights learn from in a search: 80 %."""
+    if count < 2:
+        raise DataError("the training split holds one sample: a search needs some for weights and some for alphas")
+    return max(1, count * 4 // 5)
+
+
+def warn_if_normalized(regions: Regions, image_id: int) -> None:
+    """Warn about boxes that cannot be in pixels."""
+    if regions.boxes.max() <= 1 < regions.image_size.min():
+        log.warning("the boxes of image %d lie within 0..1: boxes must be in pixels", image_id)
 
 
 class ImageDataset(Dataset):

@@ -6,7 +6,7 @@ from pathlib import Path
 from mmnas.data.features import WIDTHS, NpzFolders, RegionSource
 from mmnas.data.refs import split_by
 from mmnas.data.store import open_store
-from mmnas.errors import DataError
+from mmnas.errors import MissingData
 from mmnas.files import PathLike
 
 
@@ -96,6 +96,6 @@ def _find_folders(
         if present:
             return present
     wanted = f"the folders {', '.join(layout.parts)}" if layout.parts else "a folder"
-    raise DataError(
+    raise MissingData(
         f"no {what} found: put {wanted} of .npz files in one of these places: {', '.join(map(str, places))}"
     )

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from mmnas.data.features import MAX_REGIONS, Regions, RegionSource, check_regions
+from mmnas.data.made_by import MadeBy
 from mmnas.errors import DataError
 from mmnas.files import PathLike, read_json
 
@@ -40,6 +41,7 @@ class Header(msgspec.Struct, frozen=True):
     regions: _Count = 0
     checksum: _Count = 0
     finished: bool = False
+    made_by: MadeBy | None = None
     format: Literal["mmnas features 2"] = "mmnas features 2"
 
     def file_sizes(self) -> dict[str, int]:
@@ -49,7 +51,7 @@ class Header(msgspec.Struct, frozen=True):
 
 
 EXTRACTED = "extract-features"
-"""The first source of a store that was not packed from files; the second holds the settings as JSON."""
+"""The one source of a store that was not packed from files."""
 
 
 class FeatureStore:
@@ -62,6 +64,7 @@ class FeatureStore:
     def __init__(self, path: PathLike) -> None:
         self.path = Path(path)
         self.header = header = read_header(self.path)
+        self.made_by = header.made_by
         if not (header.finished and header.images):
             command = pack_command(self.path, header)
             raise DataError(f"{path} is unfinished ({header.images} images so far); finish it by: {command}")
@@ -177,7 +180,7 @@ def require_sizes(path: Path, header: Header, or_longer: bool = False) -> None:
 
 def pack_command(path: Path, header: Header) -> str:
     """Return the command that packs a store."""
-    if header.sources[:1] == (EXTRACTED,):
+    if header.sources == (EXTRACTED,):
         return "extract-features with the detector and the settings it was begun with"
     words = [*header.sources, str(path), "--dtype", header.dtype, "--feature-size", str(header.feature_size)]
     command = "python -m mmnas pack-features " + shlex.join(words)

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from mmnas.data import store as layout
 from mmnas.data.feature_files import FeatureFile, count_files, feature_files
 from mmnas.data.features import MAX_REGIONS, WIDTHS, Regions, add_file, read_npz
+from mmnas.data.made_by import one_maker
 from mmnas.data.store import BOXES, ENTRY, FEATURES, HEADER, INDEX, FeatureStore, Header, checksum, damaged
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike, remove_temporaries, write_json
@@ -119,7 +120,8 @@ class StoreWriter:
                 raise DataError(
                     f"{self.path} has other sources, dtype or width; delete it, or resume it by: {command}"
                 )
-            self.header = header
+            made_by = one_maker(wanted.made_by, header.made_by, self.path)
+            self.header = replace(header, made_by=made_by)
         layout.require_sizes(self.path, self.header, or_longer=True)
         self._packed = set(layout.read_index(self.path, self.header)["image"].tolist())  # by former runs
         for name, size in self.header.file_sizes().items():
@@ -139,6 +141,8 @@ class StoreWriter:
                     width = self.header.feature_size or WIDTHS[kind]
                     self.header = replace(self.header, kind=kind, feature_size=width)
                 regions = read_npz(file.name, self.header.feature_size, self.header.kind, opened)
+            made_by = one_maker(self.header.made_by, regions.made_by, file.name)
+            self.header = replace(self.header, made_by=made_by)
             self._append(file.image_id, _stored(regions, self.header.dtype, file.name))
 
     def _append(self, image_id: int, image: Regions) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from mmnas.errors import DataError
+from mmnas.errors import DataError, MissingData
 from mmnas.files import Int64, PathLike, read_json, repeated_key
 from mmnas.schema import describe_misfit, require_one_of
 from mmnas.text.answers import normalize_for_vocabulary
@@ -26,6 +26,7 @@ _FILES = {
     "vg": ("VG_questions.json", "VG_annotations.json"),
 }
 SPLITS = tuple(_FILES)
+_PART = 100  # entries decoded at a time
 
 
 class Question(Struct, frozen=True, gc=False):
@@ -95,21 +96,20 @@ def _first(places: Sequence[Path], what: str) -> Path:
     for path in places:
         if path.is_file():
             return path
-    raise DataError(f"{what} not found: put them in one of these places: {', '.join(map(str, places))}")
+    raise MissingData(f"{what} not found: put them in one of these places: {', '.join(map(str, places))}")
 
 
 def require_annotated(data_path: PathLike, splits: Iterable[str]) -> None:
-    """Raise a DataError that names the first missing file of annotated splits and counts the others."""
+    """Raise `MissingData` naming the files of annotated splits that are missing."""
     missing = []
     for split in splits:
         for require in (require_questions, require_annotations):
             try:
                 require(data_path, split)
-            except DataError as problem:
+            except MissingData as problem:
                 missing.append(str(problem))
     if missing:
-        more = f" ({len(missing) - 1} more files of the training split are missing)" if missing[1:] else ""
-        raise DataError(missing[0] + more)
+        raise MissingData("; ".join(missing))
 
 
 def read_questions(path: PathLike) -> list[Question]:
@@ -140,28 +140,32 @@ _Record = TypeVar("_Record", Question, _Entry)
 
 
 def _read(path: PathLike, key: str, kind: type[_Record]) -> Iterator[_Record]:
-    """Yield the entries of the list `key`, decoded one by one, as a whole file of them takes too much memory."""
+    """Yield the entries of the list `key`, decoded in parts, as a whole file of them takes too much memory."""
     layout = msgspec.defstruct("VQAFile", [(key, Annotated[list[Raw], Meta(min_length=1)])])
-    entries = getattr(read_json(path, f"VQA {key} file", kind=layout), key)
+    raw = getattr(read_json(path, f"VQA {key} file", kind=layout), key)
     required = [f'"{each.encode_name}"'.encode() for each in msgspec.structs.fields(kind) if each.required]
-    decoder = msgspec.json.Decoder(kind)
+    decoder = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
     seen = set()
-    for index, raw in enumerate(entries):
+    for start in range(0, len(raw), _PART):
+        part = b"[%s]" % b",".join(raw[start : start + _PART])
         try:
-            entry = decoder.decode(raw)
+            entries: list[_Record] = decoder.decode(part)
         except msgspec.ValidationError as exception:
-            text, _, inside = str(exception).partition(" - at `$")
-            whole = msgspec.ValidationError(f"{text} - at `$.{key}[{index}]{inside}")
-            raise DataError(f"{path}: {describe_misfit(whole)}") from None
-        # Large files are not searched for repeated keys as a whole, and an entry only if it looks like having one.
-        if max(map(bytes(raw).count, required)) > 1 and (repeated := repeated_key(raw)) is not None:
-            raise DataError(f"{path}: {key}[{index}] holds the key {repeated} twice: remove one")
-        if entry.question_id in seen:
-            raise DataError(
-                f"{path}: {key}[{index}].question_id: {entry.question_id} occurs a second time: remove one"
-            )
-        seen.add(entry.question_id)
-        yield entry
+            text, found, inside = str(exception).partition("`$[")
+            number, _, rest = inside.partition("]")
+            message = f"{text}`$.{key}[{start + int(number)}]{rest}" if found else text
+            raise DataError(f"{path}: {describe_misfit(msgspec.ValidationError(message))}") from None
+        # Large files are not searched for repeated keys as a whole, and a part only if it looks like having one.
+        suspect = max(map(part.count, required)) > len(entries)
+        for index, entry in enumerate(entries, start):
+            if suspect and (repeated := repeated_key(raw[index])) is not None:
+                raise DataError(f"{path}: {key}[{index}] holds the key {repeated} twice: remove one")
+            if entry.question_id in seen:
+                raise DataError(
+                    f"{path}: {key}[{index}].question_id: {entry.question_id} occurs a second time: remove one"
+                )
+            seen.add(entry.question_id)
+            yield entry
 
 
 def check_pairs(
@@ -183,13 +187,14 @@ def check_pairs(
             raise DataError(f"question {faulty[0]} {fault} ({len(faulty)} such in all): {remedy}")
 
 
-def answer_vocabulary(annotations: Iterable[Annotation], min_count: int = 8) -> list[str]:
+def answer_vocabulary(annotations: Iterable[Annotation], min_count: int = 8) -> tuple[list[str], float]:
     """Return the normalized usual answers that occur more than `min_count` times, in order of first appearance.
 
-    On train and val of VQA v2, in that order, these are 3129.
+    On train and val of VQA v2, in that order, these are 3129. Beside them, the share of questions with a rarer one.
     """
     counts = Counter(normalize_for_vocabulary(entry.multiple_choice_answer) for entry in annotations)
-    return [answer for answer, count in counts.items() if count > min_count]
+    rare = sum(count for count in counts.values() if count <= min_count)
+    return [answer for answer, count in counts.items() if count > min_count], rare / max(1, counts.total())
 
 
 def soft_targets(answers: Sequence[str], answer_index: Mapping[str, int]) -> dict[int, float]:
@@ -197,7 +202,9 @@ def soft_targets(answers: Sequence[str], answer_index: Mapping[str, int]) -> dic
 
     Answers that are equal once normalized count together.
     """
-    counts = Counter(map(normalize_for_vocabulary, answers))
+    counts: dict[str, int] = {}
+    for answer in map(normalize_for_vocabulary, answers):  # a Counter takes longer for ten answers
+        counts[answer] = counts.get(answer, 0) + 1
     return {
         answer_index[answer]: min(count * 3, 10) / 10 for answer, count in counts.items() if answer in answer_index
     }

@@ -54,8 +54,18 @@ def _train_and_score(task: str, paths: RunPaths, flags: Sequence[str]) -> int:
     if code == 0:
         results = LOGS / "ckpts" / "result_test" / f"result_run_{paths.version}"
         checkpoint = read_json(next(results.parent.glob(f"{results.name}*.meta.json")))["checkpoint"]
-        say("", *_TABLES[task](paths), f"checkpoint: {checkpoint}", f"results:    {results}*")
+        say("", *_TABLES[task](paths), f"checkpoint: {checkpoint}", f"results:    {results}*", *_what_else(paths))
     return code
+
+
+def _what_else(paths: RunPaths) -> list[str]:
+    """Return where a run's other files are, and what to try next."""
+    return [
+        f"metrics:    {paths.result('val').with_suffix('.metrics.json')}",
+        f"log:        {paths.log}",
+        f"curves:     tensorboard --logdir {paths.events}",
+        f"next:       mmnas report {paths.version} --images {DATA / 'images'}",
+    ]
 
 
 def _search(paths: RunPaths, flags: Sequence[str]) -> int:

@@ -12,12 +12,13 @@ import torch
 import torch.multiprocessing
 from tqdm import tqdm
 
-from mmnas.data.features import MAX_REGIONS, image_id_of
+from mmnas.data.features import MAX_REGIONS
+from mmnas.data.made_by import Choice, MadeBy
 from mmnas.detector.images import read_image
 from mmnas.detector.network import Detector
-from mmnas.detector.regions import Choice, describe_given, detect
+from mmnas.detector.regions import describe_given, detect
 from mmnas.detector.weights import read_weights
-from mmnas.detector.writers import STORE_ENDING, Settings, Writer, open_writer
+from mmnas.detector.writers import STORE_ENDING, Writer, open_writer
 from mmnas.errors import ConfigError, DataError
 
 # Features of the published weights on photographs: mean 0.50 to 0.84, and 24 to 39 % zeros, on ten real images.
@@ -91,10 +92,10 @@ def extract(job: Job, devices: Sequence[torch.device]) -> Outcome:
 def _extract_part(job: Job, device: torch.device, position: int, images: Sequence[Path]) -> Outcome:
     """Extract the images of one process, `position` giving the line of its progress."""
     weights = read_weights(job.detector)
-    settings = Settings(weights.digest, None if job.given_boxes else job.choice, job.precision)
+    made_by = MadeBy(weights.digest, None if job.given_boxes else job.choice, job.precision)
     network = Detector.from_weights(weights.tensors, weights.anchors, job.precision == "bfloat16").to(device)
     del weights
-    with open_writer(job.out, settings) as writer, torch.backends.cudnn.flags(allow_tf32=False):
+    with open_writer(job.out, made_by) as writer, torch.backends.cudnn.flags(allow_tf32=False):
         todo = [path for path in images if path.name not in writer]
         outcome = Outcome(skipped=len(images) - len(todo))
         bar = tqdm(todo, desc=str(device), unit="image", position=position, smoothing=0.05, disable=not todo)
@@ -110,7 +111,7 @@ def _extract_each(paths: Iterable[Path], network: Detector, writer: Writer, job:
                 regions = detect(network, image, job.choice)
             else:
                 regions = describe_given(network, image, read_boxes(job.given_boxes, path, image.shape))
-            writer.add(path.name, image_id_of(path.name), regions)
+            writer.add(path.name, regions)
         except DataError as exception:
             reason = str(exception)
             outcome.unreadable.append(reason if reason.startswith(str(path)) else f"{path}: {reason}")

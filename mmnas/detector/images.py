@@ -59,14 +59,19 @@ def read_image(path: PathLike) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of what is decided here
             with Image.open(path, formats=_FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise DataError(f"{width} x {height} pixels are more than {MAX_PIXELS}; reduce the image")
-                pixels = np.asarray(_in_color(ImageOps.exif_transpose(image)))  # (height, width, 3), red first
+                return pixels_of(image)
     except DataError as exception:
         raise DataError(f"{path}: {exception}") from None
     except Exception as exception:  # Pillow raises many kinds for damaged bytes
         raise DataError(f"{path}: {_reason(exception)}") from None
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """Return an open image as (height, width, 3) uint8, blue first. Raises DataError if it has too many pixels."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{width} x {height} pixels are more than {MAX_PIXELS}; reduce the image")
+    pixels = np.asarray(_in_color(ImageOps.exif_transpose(image)))  # (height, width, 3), red first
     return np.ascontiguousarray(pixels[..., ::-1])
 
 

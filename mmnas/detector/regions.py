@@ -14,6 +14,7 @@ from torch import Tensor
 from mmnas.boxes import nms, pairwise_iou
 from mmnas.boxes.geometry import clip_boxes, decode_boxes
 from mmnas.data.features import Regions
+from mmnas.data.made_by import Choice
 from mmnas.detector.network import Described, Detector
 from mmnas.detector.pooling import STRIDE
 from mmnas.errors import DataError
@@ -24,15 +25,6 @@ SMALLEST = 16  # sides of a box, in pixels of the image
 _BEFORE_NMS, _PROPOSALS = 6000, 300
 _PROPOSAL_IOU, _CLASS_IOU = 0.7, 0.3
 _LARGEST_OFFSET = float(np.log(1000 / 16))  # of the logarithms of width and height
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """How many regions to keep: those whose best class has `threshold`, at least `least` and at most `most`."""
-
-    least: int = 10
-    most: int = 100
-    threshold: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """Checkpoints: plain types and tensors in one file, written atomically, read without running code.
 
-Two forms are read: this project's, which is self-contained (model, optimizer, position, configuration,
-genotype, vocabularies, history, versions), and the released models', which hold weights alone.
+Three forms are read: this project's, which is self-contained (model, optimizer, position, configuration,
+genotype, vocabularies, history, versions), the folder that `mmnas export` writes, which holds the same but for the
+state of training, and the released models', which hold weights alone.
 """
 
-import hashlib
-import mmap
+import functools
 import os
 import pickle
 import platform
@@ -24,9 +24,10 @@ from torch import Tensor
 
 from mmnas.config import VERSION, Config
 from mmnas.engine.checkpoint_values import plain_values
+from mmnas.engine.exported import WEIGHTS, read_export
 from mmnas.engine.stopping import explained
 from mmnas.errors import CheckpointError, ConfigError
-from mmnas.files import PathLike, replacing
+from mmnas.files import PathLike, replacing, sha256_of
 from mmnas.genotype import Genotype
 from mmnas.schema import Count, Finite, Natural, convert, shown
 from mmnas.version import __version__
@@ -95,10 +96,10 @@ class CheckpointFile:
         """What this project wrote; None for released weights."""
         return self.content if isinstance(self.content, Checkpoint) else None
 
+    @functools.cached_property
     def sha256(self) -> str:
-        """Return the SHA-256 of the file's bytes, also when its name is gone or stands for another file by now."""
-        with mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return hashlib.sha256(data).hexdigest()
+        """The SHA-256 of the file's bytes, see `sha256_of`."""
+        return sha256_of(self.file)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _received, (self.path, DupFd(self.file.fileno()))
@@ -126,8 +127,9 @@ def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
         with replacing(path) as temporary, open(temporary, "wb") as file:
             torch.save(values, file)
     except (OSError, RuntimeError) as exception:
-        if isinstance(exception, RuntimeError) and explained(exception):  # a worker's death is told at any time
-            raise
+        for each in (exception, exception.__context__):  # a worker's death interrupts at any time
+            if isinstance(each, RuntimeError) and explained(each):
+                raise each from None
         disk = isinstance(exception, OSError) or re.search("inline_container|PytorchStreamWriter", str(exception))
         text = "the disk may be full" if disk else str(exception).partition("\n")[0]
         raise CheckpointError(
@@ -137,36 +139,24 @@ def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: PathLike) -> Checkpoint | PublishedWeights:
-    """Read either form onto the CPU. Raises `CheckpointError` when it is missing, damaged, or neither."""
+    """Read any form onto the CPU. Raises `CheckpointError` when it is missing, damaged, or neither."""
     opened = open_checkpoint(path)
     opened.file.close()  # what is mapped stays
     return opened.content
 
 
 def open_checkpoint(path: PathLike) -> CheckpointFile:
-    """Open a checkpoint of either form and read it, see `load_checkpoint`."""
+    """Open a checkpoint of any form and read it, see `load_checkpoint`."""
     path = Path(path)
-    if not path.is_file():
+    content = path / WEIGHTS if path.is_dir() else path
+    if not content.is_file():
         raise CheckpointError(f"checkpoint not found: {path}")
-    file = open(path, "rb")  # noqa: SIM115, it belongs to what is returned
+    file = open(content, "rb")  # noqa: SIM115, it belongs to what is returned
     return CheckpointFile(path, file, _read(path, file))
 
 
 def _read(path: Path, file: BinaryIO) -> Checkpoint | PublishedWeights:
-    try:
-        archive = _is_archive(file)
-        file.seek(0)
-        # Mapped, its tensors need no memory of their own; files of torch before 1.6 are no zip archives.
-        source = f"/dev/fd/{file.fileno()}" if archive else file
-        values = torch.load(source, map_location="cpu", weights_only=True, mmap=archive)
-    except pickle.UnpicklingError as exception:
-        named = re.search(r"GLOBAL (\S+)", str(exception))
-        held = f"holds {named[1]}, which is not a plain value" if named else None
-        fault = held or "is not a checkpoint of this project, or damaged"
-        raise CheckpointError(f"{path} {fault} (no code was run)") from None
-    except Exception as exception:  # torch raises many kinds for damaged bytes
-        raise CheckpointError(f"{path} is damaged or truncated ({type(exception).__name__}); use another") from None
-    size = os.fstat(file.fileno()).st_size
+    values, size = (read_export if path.is_dir() else _loaded)(path, file), os.fstat(file.fileno()).st_size
     try:
         if isinstance(values, dict) and dict.get(values, "format") == FORMAT:
             return _own(plain_values(values, size))
@@ -176,6 +166,22 @@ def _read(path: Path, file: BinaryIO) -> Checkpoint | PublishedWeights:
     except CheckpointError as exception:
         raise CheckpointError(f"{path}: {exception}; it is damaged or from another program") from None
     raise CheckpointError(f"{path} is neither a checkpoint of this project nor of the released models")
+
+
+def _loaded(path: Path, file: BinaryIO) -> Any:
+    try:
+        archive = _is_archive(file)
+        file.seek(0)
+        # Mapped, its tensors need no memory of their own; files of torch before 1.6 are no zip archives.
+        source = f"/dev/fd/{file.fileno()}" if archive else file
+        return torch.load(source, map_location="cpu", weights_only=True, mmap=archive)
+    except pickle.UnpicklingError as exception:
+        named = re.search(r"GLOBAL (\S+)", str(exception))
+        held = f"holds {named[1]}, which is not a plain value" if named else None
+        fault = held or "is not a checkpoint of this project, or damaged"
+        raise CheckpointError(f"{path} {fault} (no code was run)") from None
+    except Exception as exception:  # torch raises many kinds for damaged bytes
+        raise CheckpointError(f"{path} is damaged or truncated ({type(exception).__name__}); use another") from None
 
 
 def _is_archive(file: BinaryIO) -> bool:

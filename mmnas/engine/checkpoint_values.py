@@ -62,6 +62,7 @@ def unusable(state: Mapping[str, Tensor]) -> str | None:
     for name, value in state.items():
         if value.dtype not in WEIGHTS:
             return f"{name} holds {str(value.dtype).removeprefix('torch.')} numbers, no weights"
-        if not value.float().isfinite().all():
-            return f"{name} holds NaN or infinite values"
-    return None
+    finite = torch.stack([value.float().isfinite().all() for value in state.values()] or [torch.tensor(True)])
+    if finite.all():  # asks the device once, not for each weight
+        return None
+    return f"{list(state)[finite.tolist().index(False)]} holds NaN or infinite values"

@@ -23,6 +23,7 @@ import torch.multiprocessing as mp
 from mmnas.engine.stopping import SIGNALS, LostProcess, StopSignal
 from mmnas.errors import ConfigError, MMNasError, one_line
 
+Main = Callable[..., int]
 GRACE = 3.0  # seconds that processes have to end by themselves once one of them has
 
 
@@ -45,7 +46,11 @@ class Group:
 
     def any(self, flag: bool) -> bool:
         """Return whether any process gives a true flag; all of them must ask."""
-        return any(self.gather([flag]))
+        if self.control is None:
+            return flag
+        flags = torch.tensor(int(flag))
+        dist.all_reduce(flags, dist.ReduceOp.MAX, self.control)
+        return bool(flags)
 
     def from_first(self, value: Any) -> Any:
         """Return the value that rank 0 gives."""
@@ -60,10 +65,6 @@ class Group:
         flat /= self.size
         for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
-
-    def barrier(self) -> None:
-        """Wait until every process is here."""
-        self.gather([])
 
 
 def parse_devices(text: str | None) -> list[torch.device]:
@@ -84,7 +85,7 @@ def parse_devices(text: str | None) -> list[torch.device]:
     return [torch.device("cpu") if name == "cpu" else torch.device("cuda", int(name)) for name in names]
 
 
-def launch(main: Callable[..., int], devices: str | None, *arguments: Any) -> int:
+def launch(main: Main, devices: str | None, *arguments: Any) -> int:
     """Call `main(group, *arguments)` in every process of the run and return its exit code.
 
     Under torchrun, or srun with the variables that torchrun sets, this process joins the given group; otherwise one
@@ -97,7 +98,7 @@ def launch(main: Callable[..., int], devices: str | None, *arguments: Any) -> in
         if own[0].type == "cuda" and len(own) > 1 and local >= len(own):
             raise ConfigError(f"torchrun started more processes than GPUs; use --nproc_per_node={len(own)}")
         try:  # a launcher may show each process its own GPU alone
-            return _join(rank, size, own[local % len(own)], main, arguments)
+            return _join(rank, size, own[local % len(own)], main, *arguments)
         except MMNasError:
             time.sleep(rank and 1.0)  # rank 0 has mostly met the same error, and torchrun ends the others
             raise
@@ -105,7 +106,7 @@ def launch(main: Callable[..., int], devices: str | None, *arguments: Any) -> in
     if len(own) == 1:
         _use(own[0])
         return main(Group(device=own[0]), *arguments)
-    return _spawn(own, main, arguments)
+    return _spawn(own, main, *arguments)
 
 
 def _given_place() -> tuple[int, int, int]:
@@ -124,11 +125,11 @@ def _given_place() -> tuple[int, int, int]:
     return local, rank, size
 
 
-def _spawn(devices: list[torch.device], main: Callable[..., int], arguments: tuple) -> int:
+def _spawn(devices: list[torch.device], *work: Any) -> int:
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     errors = mp.get_context("spawn").SimpleQueue()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # also in the children, until they can handle them
-    context = mp.spawn(_child, (devices, main, arguments, address, errors), nprocs=len(devices), join=False)
+    context = mp.spawn(_child, (devices, address, errors, *work), nprocs=len(devices), join=False)
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells of each child it ends
     with _PassedSignal(context.pids()) as passed:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -161,21 +162,14 @@ class _PassedSignal(StopSignal):
                 os.kill(pid, number)
 
 
-def _child(
-    rank: int,
-    devices: list[torch.device],
-    main: Callable[..., int],
-    arguments: tuple,
-    address: dict[str, str],
-    errors: Any,
-) -> None:
-    """Run one process; a user's error goes to the parent, which says the first of them."""
+def _child(rank: int, devices: list[torch.device], address: dict[str, str], errors: Any, *work: Any) -> None:
+    """Do the work, a function and its arguments; a user's error goes to the parent, which says the first."""
     os.environ.update({**address, **os.environ})  # what the user has set holds
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        code = _join(rank, len(devices), devices[rank], main, arguments)
+        code = _join(rank, len(devices), devices[rank], *work)
     except (MMNasError, OSError, MemoryError, RuntimeError) as exception:
         if isinstance(exception, LostProcess):
             time.sleep(1.0)  # the parent is to find the process that was lost first, and ends this one
@@ -187,7 +181,7 @@ def _child(
         sys.exit(code)
 
 
-def _join(rank: int, size: int, device: torch.device, main: Callable[..., int], arguments: tuple) -> int:
+def _join(rank: int, size: int, device: torch.device, main: Main, *arguments: Any) -> int:
     _use(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     try:
@@ -201,9 +195,12 @@ def _join(rank: int, size: int, device: torch.device, main: Callable[..., int], 
     try:
         group = Group(rank, size, device, dist.new_group(backend="gloo"))
         _require_own_gpu(group)
-        return main(group, *arguments)
+        code = main(group, *arguments)
     finally:
         dist.destroy_process_group()
+    if code and rank:  # the first process says why it stops, before whoever started them ends the others
+        time.sleep(1.0)
+    return code
 
 
 def _require_own_gpu(group: Group) -> None:

@@ -27,10 +27,16 @@ def fingerprint(*datasets: SizedDataset) -> str:
 def require_same(now: Mapping[str, Any], checkpoint: Checkpoint, path: Path) -> None:
     """Warn when data or processes differ from those of a checkpoint.
 
-    Raises `CheckpointError` when the checkpoint is within an epoch, which only the same can finish.
+    Raises `CheckpointError` when the checkpoint is within an epoch, which only the same can finish, and for region
+    features of another detector or other settings, which never mix in a run.
     """
     held = {**checkpoint.data, "processes": checkpoint.processes, "steps per epoch": checkpoint.steps_per_epoch}
     names = [name for name in now if name in held and held[name] != now[name]]  # earlier releases noted less
+    if "features" in names:
+        raise CheckpointError(
+            f"{path} was trained on features of {held['features']}, but these are of {now['features']}: name the "
+            "former by --FEAT_PATH, or start a new run from it by --CKPT_PATH without --RESUME"
+        )
     changes = ", ".join(f"{name} ({held[name]}; now {now[name]})" for name in names)
     if checkpoint.step and {*names} - {"val"}:
         raise CheckpointError(

@@ -138,9 +138,6 @@ class _Batches(Dataset):
         self.dataset = dataset
         self.collate = getattr(dataset, "collate", collate)
 
-    def __len__(self) -> int:
-        return len(self.dataset)
-
     def __getitems__(self, indices: list[int]) -> "Batch | _InMemory | MMNasError":
         try:
             batch = self.collate([self.dataset[index] for index in indices])

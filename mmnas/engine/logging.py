@@ -74,9 +74,7 @@ def start_logging(rank: int, file: Path | None = None) -> None:
     Other ranks only report errors.
     """
     logger = logging.getLogger("mmnas")
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
+    _drop_handlers(logging.Handler)
     logger.setLevel(logging.DEBUG if rank == 0 else logging.ERROR)
     logger.propagate = False
     protect_terminal()
@@ -88,6 +86,18 @@ def start_logging(rank: int, file: Path | None = None) -> None:
         handler = _LogFile(file, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(_Safe("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
+
+
+def drop_log_file() -> None:
+    """Write no more to the log file."""
+    _drop_handlers(_LogFile)
+
+
+def _drop_handlers(kind: type[logging.Handler]) -> None:
+    logger = logging.getLogger("mmnas")
+    for handler in [handler for handler in logger.handlers if isinstance(handler, kind)]:
+        logger.removeHandler(handler)
+        handler.close()
 
 
 class _Safe(logging.Formatter):

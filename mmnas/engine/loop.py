@@ -7,7 +7,7 @@ step resumes to the same bits.
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from signal import SIGALRM
 from typing import Any, ClassVar
@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mmnas.batch import Batch
 from mmnas.config import Config
 from mmnas.data.samplers import TrainingSampler
 from mmnas.data.samples import SizedDataset
@@ -36,9 +35,7 @@ from mmnas.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
-# Losses leave the device, and processes agree whether to stop, once in this many steps.
-REPORT_EVERY = 20
-AGREE_EVERY = 10
+REPORT_EVERY = 20  # steps after which losses leave the device
 
 
 class EpochLoop(ABC):
@@ -67,9 +64,12 @@ class EpochLoop(ABC):
         self.written: set[str] = set()  # names of this run's checkpoints in `folder`; no others are removed
         self.optimizer = optimizer_of(model, self.config)
         self.learning_rate = schedule_of(self.config, len(self.sampler))
+        self.stop = StopSignal()
         self.epoch, self.step, self.loss_sum = 0, 0, 0.0
         self.history: list[dict[str, Any]] = []
         self.data = {"training data": fingerprint(*self.datasets)}
+        if task.made_by:
+            self.data["features"] = str(task.made_by)
 
     def _load(self, dataset: SizedDataset) -> tuple[BatchLoader, TrainingSampler]:
         training, group = self.config.training, self.group
@@ -82,7 +82,7 @@ class EpochLoop(ABC):
         return BatchLoader(dataset, sampler, training.workers, group.device), sampler
 
     @abstractmethod
-    def _take_step(self, batch: Batch, number: int, rate: float) -> Tensor:
+    def _take_step(self, batch: Any, number: int, rate: float) -> Tensor:
         """Take optimizer step `number` of the run; return loss and gradient norm (2,) still on the device."""
 
     @abstractmethod
@@ -122,22 +122,26 @@ class EpochLoop(ABC):
         Raises `InterruptedRun` after a signal, or when time is up, once all is saved.
         """
         self.scalars = scalars
-        with StopSignal(deadline) as self.stop:
-            self._after_epoch()  # a run that was stopped before or in what follows its last epoch
-            while self._unfinished():
-                self._run_epoch()
-                if self.step == len(self.sampler):
-                    self._finish_epoch()
-                self._save()
-                self._interrupt_if_asked()
-                self._after_epoch()
-                self._interrupt_if_asked()
+        try:
+            with StopSignal(deadline) as self.stop:
+                self._after_epoch()  # a run that was stopped before or in what follows its last epoch
+                while self._unfinished():
+                    self._run_epoch()
+                    if self.step == len(self.sampler):
+                        self._finish_epoch()
+                    self._save()
+                    self._interrupt_if_asked()
+                    self._after_epoch()
+                    self._interrupt_if_asked()
+        except InterruptedRun as exception:
+            raise self._resumable(exception.number) from None
         log.info("trained %d epochs; the checkpoints are in %s", self.epoch, self.folder)
 
     def _run_epoch(self) -> None:
         """Continue from `self.step` to the epoch's end, or to the step after which to stop."""
         if not self.step:
             self._prepare_epoch()
+        log.debug("epoch %d begins at step %d", self.epoch + 1, self.step)
         self.model.train()
         self.sampler.start(self.epoch, self.step)
         total, first = len(self.sampler), self.epoch * len(self.sampler)
@@ -145,27 +149,30 @@ class EpochLoop(ABC):
         pending: list[Tensor] = []
         begin = time.perf_counter()
         with progress(None, title, self.group.rank, total=total, initial=self.step) as bar:
-            for batch in self.loader:
+            for batch in self.stop.until_asked(self._inputs(), self.group.any):
                 rate = self.learning_rate(first + self.step)
                 pending.append(self._take_step(batch, first + self.step, rate))
                 self.step += 1
                 bar.update()
-                must_stop = self.step < total and self._must_stop()
-                if must_stop or self.step == total or len(pending) == REPORT_EVERY:
+                if self.step == total or len(pending) == REPORT_EVERY:
                     loss = self._report(pending, first + self.step, rate)
                     bar.set_postfix(loss=f"{loss:.4g}", lr=f"{rate:.2g}")
-                if must_stop:
-                    break
+        if pending:  # the run stops within the epoch
+            self._report(pending, first + self.step, rate)
         fault = unusable(self.model.state_dict())  # no loss has seen what the last step did
         if fault is not None:
             self._give_up(self.step, fault)
         waited = self.loader.seconds_waited / (time.perf_counter() - begin)
         log.info("epoch %d: %.0f %% of the time spent waiting for data", self.epoch + 1, 100 * waited)
 
+    def _inputs(self) -> Iterator[Any]:
+        """Yield what `_take_step` takes in each of the epoch's further steps."""
+        return iter(self.loader)
+
     def _prepare_epoch(self) -> None:
         """Let the task prepare its data with the network as it is before the epoch."""
         self.model.eval()
-        with torch.inference_mode(), autocast(self.config, self.group.device):
+        with self.stop.at_once(), torch.inference_mode(), autocast(self.config, self.group.device):
             tools = tools_of(self.group, self.config.training.workers)
             self.task.before_epoch(self._network(), self.epoch, tools, self.datasets)
 
@@ -194,21 +201,23 @@ class EpochLoop(ABC):
             "batch's features, or lower training.base_lr"
         )
 
-    def _must_stop(self) -> bool:
-        if self.group.size > 1 and self.step % AGREE_EVERY:
-            return False
-        return self.group.any(self.stop.number != 0)
-
     def _interrupt_if_asked(self) -> None:
         """Raise `InterruptedRun` when any process was asked to stop and there is something left to do."""
         number = max(self.group.gather([self.stop.number]))
         if number and self._unfinished():
-            path = self.folder / checkpoint_name(self.epoch, self.step)
-            raise InterruptedRun(
-                f"{'time is up: ' if number == SIGALRM else ''}stopped after {self.epoch} epochs and {self.step} "
-                f"steps; saved {path}; go on with --RUN={self.run} --RESUME --VERSION={self.config.version}",
-                number,
-            )
+            raise InterruptedRun(number)
+
+    def _resumable(self, number: int) -> InterruptedRun:
+        """Return what ends the run. Before any step every process holds the same, and may save what none has."""
+        path = self.folder / checkpoint_name(self.epoch, self.step)
+        if not path.exists() and not self.step:
+            save_checkpoint(path, self._checkpoint())
+        saved = f"saved {path}; " if path.exists() else ""  # not if another process broke down within the epoch
+        return InterruptedRun(
+            number,
+            f"{'time is up: ' if number == SIGALRM else ''}stopped after {self.epoch} epochs and {self.step} "
+            f"steps; {saved}go on with --RUN={self.run} --RESUME --VERSION={self.config.version}",
+        )
 
     def _save(self) -> None:
         """Write a checkpoint on rank 0, drop those no longer kept; every process waits for it."""

@@ -1,14 +1,19 @@
 """How a run ends early: signals that ask for a checkpoint and a stop, and one line for processes that died."""
 
+import contextlib
+import os
 import re
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch.distributed as dist
 
 from mmnas.errors import MMNasError
 
+T = TypeVar("T")
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM)
 """What asks a run to save and stop: a user, a system, a closed terminal, a batch system, and the time limit."""
@@ -34,12 +39,12 @@ def explained(exception: RuntimeError) -> MMNasError | None:
     return None
 
 
-class InterruptedRun(Exception):
-    """A signal ended the run after a checkpoint was written; `exit_code` is 128 + its number."""
+class InterruptedRun(BaseException):
+    """The signal `number` ends the run; like Ctrl-C, it is no error that a reader of data could handle."""
 
-    def __init__(self, message: str, number: int) -> None:
+    def __init__(self, number: int, message: str = "stopped: no result is written") -> None:
         super().__init__(message)
-        self.exit_code = 128 + number
+        self.number = number
 
 
 class StopSignal:
@@ -55,6 +60,8 @@ class StopSignal:
         self.deadline = deadline
         self.number = 0
         self._since = 0.0
+        self._process = os.getpid()
+        self._at_once = False
 
     def __enter__(self) -> "StopSignal":
         self._previous = {}
@@ -67,15 +74,45 @@ class StopSignal:
                 signal.setitimer(signal.ITIMER_REAL, max(self.deadline - time.time(), 1e-3))
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, exception: object, __: object) -> None:
         if self.deadline is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self.number and isinstance(exception, RuntimeError) and isinstance(explained(exception), LostProcess):
+            raise InterruptedRun(self.number) from None  # those that stopped first do not answer the others
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raise `InterruptedRun` wherever a signal meets the block, or if there was one: it may wait for ever."""
+        self._at_once = True
+        try:
+            if self.number:
+                raise InterruptedRun(self.number)
+            yield
+        finally:
+            self._at_once = False
+
+    def until_asked(self, items: Iterator[T], agree: Callable[[bool], bool]) -> Iterator[T]:
+        """Yield the items until a signal came; the processes `agree` before each whether any of them stops.
+
+        So a signal also ends the waiting for a worker that hangs, and no process waits for another's gradients.
+        """
+        while True:
+            try:
+                with self.at_once():
+                    item = next(items, None)
+            except InterruptedRun:
+                item = None
+            if agree(item is None) or item is None:
+                return
+            yield item
 
     def _receive(self, number: int, _: object) -> None:
         if not self.number:
             self.number, self._since = number, time.monotonic()
+            if self._at_once and os.getpid() == self._process:  # not in a worker that is just being started
+                raise InterruptedRun(number)
         elif number in (signal.SIGINT, signal.SIGTERM) and time.monotonic() - self._since > self.TOGETHER:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

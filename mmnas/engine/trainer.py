@@ -60,7 +60,8 @@ class Trainer(EpochLoop):
         """Score val after a whole epoch, note the figures and save them, unless that is done."""
         if self.evaluator is None or not self._unscored():
             return
-        figures = self.evaluator.run(self.parallel).summary
+        with self.stop.at_once():
+            figures = self.evaluator.run(self.parallel).summary
         self.scalars.add({f"val/{name}": value for name, value in figures.items()}, self.epoch * len(self.sampler))
         self.history[-1]["metrics"] = figures
         scored = "".join(f"  {name} {value:.2f}" for name, value in figures.items())

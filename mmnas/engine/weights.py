@@ -19,17 +19,25 @@ Explain = Callable[[str, tuple[int, ...], tuple[int, ...]], str | None]
 
 
 def network_with(
-    build: Callable[[], Network], source: Checkpoint | PublishedWeights, path: PathLike, explain: Explain
+    build: Callable[[], Network],
+    source: Checkpoint | PublishedWeights,
+    path: PathLike,
+    explain: Explain,
+    fresh: str | None = None,
 ) -> Network:
     """Build a network and copy a checkpoint's weights into it. Raises `CheckpointError` naming what does not fit.
 
-    Shapes are compared on the meta device first, so that a file that claims absurd sizes takes no memory.
+    Shapes are compared on the meta device first, so that a file that claims absurd sizes takes no memory. The part
+    of the network called `fresh` keeps its initial weights.
     """
     with torch.device("meta"):
         outline = build()
-    _check_fit(outline, source, path, explain)
+    state = _state_for(outline, source)
+    new = {name for name in outline.state_dict() if fresh is not None and name.startswith(f"{fresh}.")}
+    state = {name: value for name, value in state.items() if name not in new}
+    _check_fit(outline, new, state, path, explain)
     network = build()
-    network.load_state_dict(_state_for(network, source))
+    network.load_state_dict({**{name: network.state_dict()[name] for name in new}, **state})
     return network
 
 
@@ -39,9 +47,8 @@ def _state_for(model: nn.Module, source: Checkpoint | PublishedWeights) -> dict[
     return from_published(source.state, getattr(model, "relation", None) is not None)
 
 
-def _check_fit(model: nn.Module, source: Checkpoint | PublishedWeights, path: PathLike, explain: Explain) -> None:
-    state = _state_for(model, source)
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+def _check_fit(model: nn.Module, new: set[str], state: dict[str, Tensor], path: PathLike, explain: Explain) -> None:
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items() if name not in new}
     missing = [name for name in shapes if name not in state]
     foreign = [name for name in state if name not in shapes]
     for name, shape in shapes.items():

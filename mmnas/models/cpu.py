@@ -18,7 +18,7 @@ from mmnas.models.folding import attend_folded, fold, folding_pays
 from mmnas.models.layers import MLP, MultiHeadAttention
 from mmnas.models.network import MMNasNet
 from mmnas.models.precision import in_float32
-from mmnas.models.relation import Relation, RelationReader, log_bias
+from mmnas.models.relation import Relation, join, log_bias
 
 # Values that a 16-bit draw takes, and the draws that one number of the generator gives.
 _LEVELS, _DRAWS = 2**16, 4
@@ -157,8 +157,7 @@ class FastNetwork(MMNasNet):
         embed = self.relation
         if embed is None:
             return None
-        readers = [module for module in self.backbone.decoder.modules() if isinstance(module, RelationReader)]
-        weight, bias = (torch.cat([getattr(each, name) for each in readers]) for name in ("weight", "bias"))
+        readers, (weight, bias) = self.readers, join(self.readers)
 
         def biases_of(boxes: Tensor, mask: Tensor) -> Tensor:
             return log_bias(linear(embed(boxes, mask), weight, bias))  # (b, heads of all, N, N)

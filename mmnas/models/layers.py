@@ -63,11 +63,19 @@ class MultiHeadAttention(nn.Module):
         self, x: Tensor, source: Tensor, mask: Tensor | None = None, relation: Relation | None = None
     ) -> Tensor:
         """Let x (B, Q, H) attend to source (B, K, H) where mask (B, K) is true; return (B, Q, H)."""
+        attended = self.attend(*self.project(x, source), self.bias(mask, relation))
+        return self.merge(attended.transpose(1, 2).flatten(2))  # (B, h, Q, w) -> (B, Q, I) -> (B, Q, H)
+
+    def bias(self, mask: Tensor | None, relation: Relation | None) -> Tensor | None:
+        """Return what mask (B, K) and relation add to the logits, (B, 1, 1, K) or (B, h, Q, K), or None."""
         bias = None if mask is None else mask_to_bias(mask)[:, None, None]  # (B, 1, 1, K)
         if relation is not None and self.relation is not None:
             bias = relation.bias(self.relation) + (0 if bias is None else bias)  # (B, h, Q, K)
-        attended = self.attend(self.split(self.query(x)), *self.keys_values(source), bias)
-        return self.merge(attended.transpose(1, 2).flatten(2))  # (B, h, Q, w) -> (B, Q, I) -> (B, Q, H)
+        return bias
+
+    def project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries (B, h, Q, w) of x, keys and values (B, h, K, w) of source."""
+        return self.split(self.query(x)), *self.keys_values(source)
 
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values, each (B, h, K, w), of source (B, K, H)."""

@@ -3,6 +3,7 @@
 Letters: B batch, T tokens, N regions, D region feature size, H hidden size.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from mmnas.errors import ConfigError
 from mmnas.genotype import Genotype
 from mmnas.models.encoder_decoder import EncoderDecoder
 from mmnas.models.operations import Memory, Sizes, build_blocks
-from mmnas.models.relation import Relation, RelationEmbedding
+from mmnas.models.relation import Relation, RelationEmbedding, RelationReader
 from mmnas.models.stems import RegionStem, TokenStem
 
 
@@ -74,10 +75,15 @@ class MMNasNet(nn.Module):
         if "pair_images" in batch:
             images, captions = batch["pair_images"], batch["pair_captions"]
             regions, region_mask = regions.index_select(0, images), region_mask[images]
-            relation = None if relation is None else Relation(relation.bias, images)
+            relation = None if relation is None else Relation(relation.bias, images, relation.masked)
             memory, token_mask = memory.index_select(0, captions), token_mask[captions]
         regions = self.backbone.decode(regions, region_mask, Memory(memory, token_mask), relation)
         return self.head(memory, token_mask, regions, region_mask)
+
+    @functools.cached_property
+    def readers(self) -> list[RelationReader]:
+        """What turns the relation into biases, in the order of the blocks."""
+        return [module for module in self.backbone.decoder.modules() if isinstance(module, RelationReader)]
 
     def relate(self, boxes: Tensor, mask: Tensor) -> Relation | None:
         """Return the relation of boxes (B, N, 4) under mask (B, N); None if no block reads it."""

@@ -4,7 +4,7 @@ They are computed on the device, once per forward pass, from the boxes of a batc
 Letters: B batch, N regions, R relation size, h heads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -70,15 +70,22 @@ def log_bias(read: Tensor) -> Tensor:
     return bias.permute(0, 3, 1, 2).contiguous()  # fused attention on a GPU asks for contiguous keys
 
 
+def join(readers: Sequence[RelationReader]) -> tuple[Tensor, Tensor]:
+    """Return the weights and biases of all readers as those of one."""
+    return torch.cat([each.weight for each in readers]), torch.cat([each.bias for each in readers])
+
+
 class Relation:
     """The relation of every pair of regions, as operations see it: it hands out the bias of each reader.
 
     `read` computes a reader's bias (B, h, N, N), or looks up what was computed before. With `rows`, the relation
-    is that of the images which they name.
+    is that of the images which they name. `masked` says that the biases include the mask.
     """
 
-    def __init__(self, read: Callable[[RelationReader], Tensor], rows: Tensor | None = None) -> None:
-        self.read, self.rows = read, rows
+    def __init__(
+        self, read: Callable[[RelationReader], Tensor], rows: Tensor | None = None, masked: bool = False
+    ) -> None:
+        self.read, self.rows, self.masked = read, rows, masked
 
     def bias(self, reader: RelationReader) -> Tensor:
         """Return what the relation adds to the logits of the attention that `reader` belongs to."""

@@ -1,6 +1,7 @@
 """The command line that all scripts share: parsed, checked, and handed on as one request."""
 
 import argparse
+import difflib
 import re
 import signal
 import sys
@@ -16,6 +17,8 @@ from mmnas.run.plan import LEARNING, LONGEST_VERSION, default_size, is_version, 
 from mmnas.run.session import run
 from mmnas.schema import nearest, shown
 from mmnas.tasks.base import Task
+
+METAVARS = {int: "N", float: "X", str: "TEXT", bool: "true|false"}
 
 
 def main(task: type[Task], arguments: Sequence[str] | None = None) -> int:
@@ -50,9 +53,9 @@ class _Parser(argparse.ArgumentParser):
 def parse(task: type[Task], arguments: Sequence[str]) -> Request:
     """Turn the command line into a `Request`. Raises one `ConfigError` that names every mistake."""
     flags = flags_of(task)
-    given, unknown = _parser(task, flags).parse_known_args(arguments)
     names = [name for flag in flags for name in (flag.name, *flag.aliases)]
-    errors = [f"unknown flag {word}; {nearest(word.split('=')[0], names)}" for word in unknown]
+    given, unknown = _parser(task, flags).parse_known_args([_capitalized(word, names) for word in arguments])
+    errors = [f"unknown flag {word}; {_suggest(word, names)}" for word in unknown]
     values = {}
     for flag in flags:
         text = getattr(given, flag.name[2:])
@@ -66,6 +69,19 @@ def parse(task: type[Task], arguments: Sequence[str]) -> Request:
     if errors:
         raise ConfigError("; ".join(errors))
     return _request(values, {flag.key: flag.name for flag in flags if flag.key in values}, task)
+
+
+def _capitalized(word: str, names: Sequence[str]) -> str:
+    """Return a flag as it is spelt here, where only its letters' case or its hyphens are others."""
+    name, equals, value = word.partition("=")
+    spelt = f"--{name[2:].upper().replace('-', '_')}"
+    return f"{spelt}{equals}{value}" if name.startswith("--") and spelt in names else word
+
+
+def _suggest(word: str, names: Sequence[str]) -> str:
+    bare = word.partition("=")[0].lstrip("-").upper()
+    close = difflib.get_close_matches(bare, [name[2:] for name in names], n=1, cutoff=0.65)
+    return f"did you mean --{close[0]}?" if close else "--help lists the flags"
 
 
 def _parser(task: type[Task], flags: Sequence[Flag]) -> argparse.ArgumentParser:
@@ -85,7 +101,7 @@ def _parser(task: type[Task], flags: Sequence[Flag]) -> argparse.ArgumentParser:
             *flag.aliases,
             nargs="?",  # argparse would stop at the first flag without a value; all mistakes are to be named
             const="true" if flag.kind is bool else "",
-            metavar="|".join(flag.choices) or {int: "N", str: "TEXT", bool: "true|false"}[flag.kind],
+            metavar="|".join(flag.choices) or METAVARS[flag.kind],
             help=f"{flag.help}{default}".replace("%", "%%"),
         )
     return parser
@@ -101,6 +117,10 @@ def _value(flag: Flag, text: str) -> Any:
         if not re.fullmatch(r"-?\d{1,18}", text):
             raise ConfigError(f"{flag.name}={text} must be an integer")
         return int(text)
+    if flag.kind is float:
+        if not re.fullmatch(r"\d*\.?\d+(e-?\d{1,3})?", text, re.IGNORECASE):
+            raise ConfigError(f"{flag.name}={text} must be a number such as 1e-4")
+        return float(text)
     if flag.kind is bool:
         if text.lower() not in ("true", "false"):
             raise ConfigError(f"{flag.name}={text} is neither true nor false")
@@ -113,6 +133,8 @@ def _request(values: dict[str, Any], flags: dict[str, str], task: type[Task]) ->
     overrides = {key: value for key, value in values.items() if "." in key}
     if fields["run"] not in LEARNING and "training.batch_size" in overrides:
         overrides["training.eval_batch_size"] = overrides.pop("training.batch_size")
+    if "training.base_lr" in overrides:
+        overrides["training.split_base_lr"] = {}  # the flag holds for every split
     version = fields.get("version")
     if version is not None and not is_version(version):
         raise ConfigError(

@@ -26,16 +26,21 @@ class Request(Struct, frozen=True):
     resume: Annotated[bool, doc("continue from the newest checkpoint of --VERSION, or from --CKPT_PATH")] = False
     checkpoint: Annotated[
         str | None,
-        doc("checkpoint to score, fine-tune or resume, released ones too; if omitted, the newest of --VERSION"),
+        doc("checkpoint to score, fine-tune or resume; best or last of --VERSION; if omitted, its last"),
     ] = None
     keep_all: Annotated[bool, doc("keep every epoch's checkpoint, not only the newest two and the best")] = False
+    scores: Annotated[bool, doc("also write the scores of all answers or boxes, for ensembles")] = False
+    new_answers: Annotated[
+        bool, doc("VQA: fine-tune on other answers, with a new answer list and a new last layer")
+    ] = False
     size: Annotated[Size | None, doc("size of the network; if omitted, small, or search for --RUN=search")] = None
     geno_path: Annotated[str | None, doc("genotype file, or the name of a shipped genotype")] = None
     geno_epoch: Annotated[int | None, doc("entry of the genotype file; if omitted, the last")] = None
     split: Annotated[str | None, doc("what to train on")] = None
     file: Annotated[str | None, doc("YAML file that overrides the defaults")] = None
     devices: Annotated[
-        str | None, doc("GPU ids such as '0, 1', one process each, or cpu; if omitted, the first GPU, else the CPU")
+        str | None,
+        doc("GPU ids such as '0, 1' or 'cpu, cpu', one process each; if omitted, the first GPU, else cpu"),
     ] = None
     time_limit: Annotated[int | None, doc("save and stop after N minutes; continue with --RESUME")] = None
     overrides: Mapping[str, Any] = {}
@@ -50,7 +55,7 @@ class Request(Struct, frozen=True):
 FLAGS = {
     "what to do": {
         "--RUN": "run", "--VERSION": "version", "--RESUME": "resume", "--CKPT_PATH": "checkpoint",
-        "--KEEP_ALL": "keep_all",
+        "--KEEP_ALL": "keep_all", "--SCORES": "scores", "--NEW_ANSWERS": "new_answers",
     },
     "model": {"--MODEL": "size", "--GENO_PATH": "geno_path", "--GENO_EPOCH": "geno_epoch"},
     "data": {
@@ -58,8 +63,9 @@ FLAGS = {
         "--WORD_VECTORS": "paths.word_vectors",
     },
     "training": {
-        "--BS": "training.batch_size", "--ACCU": "training.accumulate", "--BUCKETS": "training.buckets",
-        "--MAX_EPOCH": "training.epochs", "--SEED": "training.seed", "--CFG": "file",
+        "--LR": "training.base_lr", "--BS": "training.batch_size", "--ACCU": "training.accumulate",
+        "--BUCKETS": "training.buckets", "--MAX_EPOCH": "training.epochs", "--SEED": "training.seed",
+        "--CFG": "file",
     },
     "search": {
         "--ALPHA_MODE": "search.alpha_mode", "--ALPHA_START": "search.alpha_start",
@@ -121,10 +127,9 @@ def _default(key: str, value: Any, task: type[Task]) -> str:
     """Return the default as --help shows it: of configuration keys that of the default --MODEL."""
     note = ""
     if "." in key:
-        part, name = key.split(".")
-        configs = {size: load_config(task.name, size, split="", version="") for size in shipped_sections(task.name)}
-        values = {size: getattr(getattr(config, part), name) for size, config in configs.items()}
-        value = values.get("search" if part == "search" else "small", values["small"])
+        sizes = shipped_sections(task.name)
+        values = {size: load_config(task.name, size, split="", version="").value(key) for size in sizes}
+        value = values.get("search" if key.startswith("search.") else "small", values["small"])
         note = "; depends on --MODEL" if len(set(values.values())) > 1 else ""
     value = {"split": task.splits[0], "geno_path": default_genotype(task)}.get(key, value)
     if value is msgspec.NODEFAULT:

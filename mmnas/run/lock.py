@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mmnas.errors import ConfigError
-from mmnas.files import remove_temporaries
+from mmnas.files import remove_empty, remove_temporaries
 
 NAME = ".lock"
 
@@ -52,6 +52,9 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         finally:
             _write(file, "")
+            if os.listdir(folder) == [NAME]:  # the run has written nothing
+                path.unlink()
+                remove_empty(folder)
 
 
 def _open(path: Path) -> TextIO:

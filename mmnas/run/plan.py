@@ -7,7 +7,6 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -25,7 +24,7 @@ from mmnas.tasks.base import Task
 # The values of --RUN that start from flags, learn, and may be resumed.
 LEARNING = ("train", "search")
 # What may differ from the checkpoint without changing what it computes; resuming may also go further.
-FREE_KEYS = ("paths.", "training.workers", "training.eval_batch_size", "training.compile")
+FREE_KEYS = ("paths.", *map("training.{}".format, ("workers", "eval_batch_size", "compile", "joined_kernels")))
 FREE_WHEN_RESUMING = ("training.epochs", "search.patience", "search.min_epochs", "search.choose")
 LONGEST_VERSION = 200
 """Bytes of a run's name: its files add up to 55 to it, and file systems end at 255."""
@@ -47,6 +46,10 @@ class Plan:
     keep_all: bool = False
     named: bool = True
     """Whether the user chose the version."""
+    scores: bool = False
+    """Whether scoring writes the scores of all answers or boxes, too."""
+    new_answers: bool = False
+    """Whether fine-tuning starts a new answer list and last layer."""
     deadline: float | None = None
     """The time, in seconds since the epoch, at which to save and stop."""
 
@@ -76,8 +79,10 @@ def default_size(run: str) -> str:
 def make_plan(task: type[Task], request: Request) -> Plan:
     """Settle a request. Raises `ConfigError` or `CheckpointError`, before anything is written."""
     _check_flags(request)
+    if request.new_answers and "answers" not in task.vocabulary_names:
+        raise ConfigError(f"--NEW_ANSWERS is for VQA; {task.name} has no answers")
     request = _with_file(request)
-    path = _checkpoint_path(request)
+    path = _checkpoint_path(request, task)
     version = _version(request, path)
     source = None if path is None else open_checkpoint(path)
     if source and source.own:
@@ -92,7 +97,8 @@ def make_plan(task: type[Task], request: Request) -> Plan:
             genotype = read_genotype(request.geno_path or default_genotype(task), request.geno_epoch)
     named = request.version is not None
     deadline = None if request.time_limit is None else time.time() + 60 * request.time_limit
-    plan = Plan(request.run, config, genotype, source, request.resume, request.keep_all, named, deadline)
+    switches = request.resume, request.keep_all, named, request.scores, request.new_answers
+    plan = Plan(request.run, config, genotype, source, *switches, deadline)
     check_folder(plan)
     return plan
 
@@ -122,6 +128,10 @@ def _check_flags(request: Request) -> None:
     run = f"--RUN={request.run}"
     if request.run not in LEARNING and (request.resume or request.keep_all):
         raise ConfigError(f"--RESUME and --KEEP_ALL belong to --RUN=train and --RUN=search, not to {run}")
+    if request.run in LEARNING and request.scores:
+        raise ConfigError(f"--SCORES belongs to --RUN=val and --RUN=test, not to {run}")
+    if request.new_answers and (request.run != "train" or request.resume or request.checkpoint is None):
+        raise ConfigError("--NEW_ANSWERS is for fine-tuning: --RUN=train with --CKPT_PATH, without --RESUME")
     if request.time_limit is not None and (request.run not in LEARNING or not 0 < request.time_limit <= YEAR):
         raise ConfigError(f"--TIME_LIMIT={request.time_limit} must be 1 to {YEAR} minutes of --RUN=train or search")
     if request.run != "search":
@@ -144,11 +154,14 @@ def _with_file(request: Request) -> Request:
     return replace(request, file=None, overrides={**settings, **request.overrides}, flags=flags)
 
 
-def _checkpoint_path(request: Request) -> Path | None:
+def _checkpoint_path(request: Request, task: type[Task]) -> Path | None:
     """Return the checkpoint a request means: --CKPT_PATH, else the newest of its version."""
-    if request.checkpoint is not None:
+    named = request.checkpoint in ("best", "last")
+    if request.checkpoint is not None and not named:
         return Path(request.checkpoint)
     if request.run in LEARNING and not request.resume:
+        if named:
+            raise ConfigError(f"--CKPT_PATH={request.checkpoint} is for --RESUME; name the file to fine-tune")
         return None
     if request.version is None:
         raise ConfigError(f"--RUN={request.run} needs a trained model: name its --VERSION or its --CKPT_PATH")
@@ -159,7 +172,17 @@ def _checkpoint_path(request: Request) -> Path | None:
         raise CheckpointError(
             f"no checkpoint in {folder}: train --VERSION={request.version} first, or give --CKPT_PATH"
         )
-    return found[-1]
+    return _best_of(found, task) if request.checkpoint == "best" else found[-1]
+
+
+def _best_of(found: list[Path], task: type[Task]) -> Path:
+    """Return the checkpoint of a run after the epoch that scored best on val."""
+    newest = open_checkpoint(found[-1]).own
+    best = checkpoints.best_epoch(newest.history, task.headline) if newest else None
+    path = found[-1].with_name(checkpoints.checkpoint_name(best or -1, 0))
+    if path not in found:
+        raise CheckpointError(f"{path.parent} holds no checkpoint that was scored best: use --CKPT_PATH=last")
+    return path
 
 
 def is_version(name: str) -> bool:
@@ -210,9 +233,10 @@ def _from_checkpoint(
     if not tuning:
         fixed.append(("--SPLIT", request.split or trained.split, trained.split))
     free = (*FREE_KEYS, *task.free_keys, *(FREE_WHEN_RESUMING if request.resume else ()))
+    free += ("data.answer_min_count",) if request.new_answers else ()
     for key in request.overrides:
         if not key.startswith((*free, "training.", "search.") if tuning else free):
-            fixed.append((request.flags.get(key, key), _value(asked, key), _value(trained, key)))
+            fixed.append((request.flags.get(key, key), asked.value(key), trained.value(key)))
     for flag, given, kept in fixed:
         if given != kept:
             raise CheckpointError(
@@ -223,8 +247,3 @@ def _from_checkpoint(
         new = _configuration(task, request, trained.size, version)
         return replace(new, model=asked.model, data=asked.data), genotype
     return task.settle(asked), genotype
-
-
-def _value(config: Config, key: str) -> Any:
-    part, name = key.split(".", 1)
-    return getattr(getattr(config, part), name)

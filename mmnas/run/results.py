@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import mmap
 import os
 import re
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from mmnas.engine.checkpoint import versions
 from mmnas.errors import ConfigError, DataError
-from mmnas.files import read_json, replacing
+from mmnas.files import read_json, replacing, sha256_of
 from mmnas.genotype import Genotype
 from mmnas.run.plan import UNKNOWN, Plan
 from mmnas.tasks.base import Result, Task
@@ -40,12 +39,23 @@ def warn_if_seen(split: str, seen_splits: list[str]) -> None:
         log.warning(_NOTES[mark], split, ", ".join(seen_splits))
 
 
+def warn_if_other_features(task: Task, plan: Plan) -> None:
+    """Warn when the region features are not of the detector and settings that the weights were trained on."""
+    trained = _training_features(plan)
+    if task.made_by and trained not in (UNKNOWN, str(task.made_by)):
+        log.warning("%s was trained on features of %s, but these are of %s", task.weights, trained, task.made_by)
+
+
+def _training_features(plan: Plan) -> str:
+    return plan.checkpoint.data.get("features", UNKNOWN) if plan.checkpoint else UNKNOWN
+
+
 def check_earlier(task: Task, plan: Plan, split: str) -> None:
     """Warn when the result of another checkpoint will be replaced; refuse that unless the user named the run."""
     path = _path(task, plan, split)
     provenance = _provenance(path)
     assert plan.source is not None
-    if path.exists() and provenance.get("checkpoint_sha256") != plan.source.sha256():
+    if path.exists() and provenance.get("checkpoint_sha256") != plan.source.sha256:
         if not plan.named:
             raise ConfigError(f"{path} is the result of another checkpoint: choose another name by --VERSION")
         log.warning("%s is the result of another checkpoint and will be replaced", path)
@@ -58,14 +68,11 @@ def write_result(result: Result, task: Task, plan: Plan, split: str, samples: in
     provenance, and next to every figure of the table that is logged.
     """
     path, mark = _path(task, plan, split), was_trained_on(split, plan.seen_splits)
-    contents: dict[Path, Any] = {path: result.predictions}
-    contents |= {path.with_suffix(f".{name}.npy"): array for name, array in result.arrays.items()}
-    if result.metrics:
-        contents[path.with_suffix(".metrics.json")] = {MARK: mark, **result.metrics} if mark else result.metrics
     counts = {"samples": samples, "predictions": len(result.predictions)}
     counts |= {name: len(words) for name, words in task.vocabularies.items()}
     figures = {"scored_on": split, MARK: mark, "summary": result.summary, "processes": processes, "counts": counts}
-    _replace(path, contents, {**_describe_run(plan), **figures})
+    figures["features"] = str(task.made_by or UNKNOWN)
+    replace_set(path, result, {**_describe_run(plan), **figures})
     warn_if_seen(split, plan.seen_splits)
     note = {True: "  (trained on)", UNKNOWN: "  (unknown whether trained on)"}.get(mark, "")
     head = f"{split:<8}" if len(task.splits_of(plan.run)) > 1 else ""
@@ -93,22 +100,28 @@ def changed_files(path: Path) -> list[str]:
     """Return the files of the result at `path` that are not the ones its provenance was written for."""
     files = _provenance(path).get("files")
     named = files.items() if isinstance(files, dict) else ()
-    return [name for name, digest in named if _hash(path.with_name(Path(name).name)) != digest]
+    return [name for name, digest in named if hash_of(path.with_name(Path(name).name)) != digest]
 
 
-def _hash(path: Path) -> str | None:
+def hash_of(path: Path) -> str | None:
     """Return the SHA-256 of a file, None for one that cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+        with open(path, "rb") as file:
+            return sha256_of(file)
+    except (OSError, ValueError):  # the latter for an empty file
         return None
 
 
-def _replace(path: Path, contents: dict[Path, Any], provenance: dict[str, Any]) -> None:
+def replace_set(path: Path, result: Result, provenance: dict[str, Any]) -> None:
     """Replace the files of a result as a set: all are complete on the disk before the first is renamed.
 
     The provenance is renamed last. It holds the SHA-256 of the others, so that a set that was cut off can be told.
     """
+    contents: dict[Path, Any] = {path: result.predictions}
+    contents |= {path.with_suffix(f".{name}.npy"): array for name, array in result.arrays.items()}
+    if result.metrics:
+        mark = {MARK: provenance[MARK]} if provenance[MARK] else {}
+        contents[path.with_suffix(".metrics.json")] = {**mark, **result.metrics}
     earlier = _provenance(path).get("files")
     hashes: dict[str, str] = {}
     with contextlib.ExitStack() as stack:  # which leaves, and so renames, in the reverse order
@@ -134,8 +147,7 @@ def _write(path: Path, value: Any) -> str:
             file.write(f"{text}\n".encode())
         file.flush()
         os.fsync(file.fileno())
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return hashlib.sha256(data).hexdigest()
+        return sha256_of(file)
 
 
 def _describe_run(plan: Plan) -> dict[str, Any]:
@@ -151,10 +163,11 @@ def _describe_run(plan: Plan) -> dict[str, Any]:
         "trained_on": config.split if own else UNKNOWN,
         "seen_splits": plan.seen_splits,
         "checkpoint": str(source.path),
-        "checkpoint_sha256": source.sha256(),
+        "checkpoint_sha256": source.sha256,
         "epochs_trained": own.epoch if own else None,
         "training_processes": own.processes if own else None,
         "training_versions": own.versions if own else None,
+        "training_features": _training_features(plan),
         "genotype": plan.genotype.to_dict(),
         "genotype_sha256": genotype_hash(plan.genotype),
         "seed": config.training.seed,

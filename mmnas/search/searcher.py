@@ -70,7 +70,6 @@ class Searcher(EpochLoop):
             self.architecture.parameters(), lr=search.alpha_lr, betas=search.alpha_betas
         )
         self.alpha_loader, self.alpha_sampler = self._load(self.datasets[1])
-        self._alpha_batches: Iterator[Batch] | None = None
         log.info("architecture parameters learn from %d further samples", self.alpha_sampler.size)
 
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
@@ -111,14 +110,23 @@ class Searcher(EpochLoop):
     def _best_path(self) -> list[int]:
         return self.limits.most_probable(self.architecture.probabilities())[0]
 
-    def _take_step(self, batch: Batch, number: int, rate: float) -> Tensor:
+    def _inputs(self) -> Iterator[tuple[Batch, Batch | None]]:
+        """Yield the batch of every step, with that of the architecture step when one is due."""
+        first = self.epoch * len(self.sampler) + self.step
+        held_out = self._read_on(self._architecture_steps(first))
+        for number, batch in enumerate(super()._inputs(), start=first):
+            due = self._architecture_steps(number + 1) > self._architecture_steps(number)
+            yield batch, next(held_out) if due else None
+
+    def _take_step(self, batches: tuple[Batch, Batch | None], number: int, rate: float) -> Tensor:
         """Move the weights of one path; then, when it is due, the architecture parameters."""
+        batch, held_out = batches
         seed_step(self.config.training.seed, self.group.rank, number)
         loss = add_gradients(self.task, self.supernet.network(self._path(number)), batch, self.group.device)
         self.group.average([weight.grad for weight in self.model.parameters() if weight.grad is not None])
         norm = move_weights(self.model, self.optimizer, self.config.training.clip_norm, rate)
-        if self._architecture_steps(number + 1) > self._architecture_steps(number):
-            self._architecture_step(number)
+        if held_out is not None:
+            self._architecture_step(held_out, number)
         return torch.stack([loss, norm])
 
     def _path(self, number: int) -> list[int]:
@@ -140,11 +148,8 @@ class Searcher(EpochLoop):
             return 0
         return max(0, weight_steps - starts[0] * len(self.sampler)) // search.alpha_every
 
-    def _architecture_step(self, number: int) -> None:
+    def _architecture_step(self, batch: Batch, number: int) -> None:
         """Move the alphas by the gradients of the gates on a batch of the held-out part."""
-        if self._alpha_batches is None:
-            self._alpha_batches = self._read_on(self._architecture_steps(number))
-        batch = next(self._alpha_batches)
         seed_step(self.config.training.seed, self.group.rank, number, GATED_STEP)
         mode = self.config.search.alpha_mode
         gates = self.architecture.draw_gates(self._rng(GATES, number), mode, self.group.device)
@@ -160,12 +165,11 @@ class Searcher(EpochLoop):
         self.architecture.set_gradients(gates, gradient.split([len(gate.values) for gate in gates]))
         self.architecture.step(self.alpha_optimizer, gates, mode)
 
-    def _prepare_epoch(self) -> None:
-        super()._prepare_epoch()
-        self._alpha_batches = None  # workers may have read ahead what the task has now prepared anew
-
     def _read_on(self, number: int) -> Iterator[Batch]:
-        """Yield the batches of the held-out part from batch `number` on, epoch after epoch without end."""
+        """Yield the batches of the held-out part from batch `number` on, epoch after epoch without end.
+
+        Not beyond an epoch of the weights: workers read ahead, and the task prepares the data anew.
+        """
         epoch, first = divmod(number, len(self.alpha_sampler))
         while True:
             self.alpha_sampler.start(epoch, first)

@@ -5,9 +5,8 @@ them: they see a `Task`, its data sets and batches.
 """
 
 import contextlib
-import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
@@ -16,7 +15,8 @@ from torch.utils.data import Dataset, Subset
 from mmnas.batch import Batch
 from mmnas.config import Config
 from mmnas.data.features import RegionSource, require_images
-from mmnas.data.samples import SizedDataset
+from mmnas.data.made_by import MadeBy, one_maker
+from mmnas.data.samples import SizedDataset, warn_if_normalized, weight_samples
 from mmnas.errors import CheckpointError, DataError
 from mmnas.genotype import Genotype
 from mmnas.models.network import MMNasNet, build_network
@@ -26,15 +26,6 @@ from mmnas.tasks.report import Report
 from mmnas.tasks.result import Record, Result, Tools
 from mmnas.text.vocabulary import Vocabulary
 from mmnas.text.word_vectors import word_vectors
-
-log = logging.getLogger(__name__)
-
-
-def weight_samples(count: int) -> int:
-    """Return how many of `count` samples, the first ones, weights learn from in a search: 80 %."""
-    if count < 2:
-        raise DataError("the training split holds one sample: a search needs some for weights and some for alphas")
-    return max(1, count * 4 // 5)
 
 
 class Task(ABC):
@@ -63,13 +54,18 @@ class Task(ABC):
         self.vocabularies: dict[str, list[str]] = {}
         self.weights = "the network"
         """What predicts, for messages: the path of a checkpoint, if there is one."""
+        self.made_by: MadeBy | None = None
+        """What made the region features that were opened; None where nothing is noted."""
+        self.keeps_scores = False
+        """Whether results hold the scores of all answers or boxes, for ensembles."""
+        self.image_ids: Sequence[int] = ()
+        """The image of every sample that is being scored, where known; also for messages."""
 
     @classmethod
     def settle(cls, config: Config) -> Config:
         """Complete the configuration of a new run. Raises `ConfigError` for an unknown value."""
         for key, valid in cls.choices.items():
-            section, name = key.split(".")
-            require_one_of(key, getattr(getattr(config, section), name), valid)
+            require_one_of(key, config.value(key), valid)
         for split in config.training.split_base_lr:
             require_one_of("training.split_base_lr: the split", split, cls.splits)
         return config
@@ -110,8 +106,13 @@ class Task(ABC):
         with self.hinting():
             source = self.open_features()
             require_images(source, image_ids, what)
-            _ = source[image_ids[0]]  # files of another kind are refused now, not in the first batch
+            warn_if_normalized(source[image_ids[0]], image_ids[0])  # and files of another kind are refused now
+            self.made_by = one_maker(self.made_by, source.made_by, source.describe())
         return source
+
+    def sources(self) -> list[Callable[[], object]]:
+        """Return what raises `MissingData` unless files that training needs are there."""
+        return [self.open_features]
 
     @contextlib.contextmanager
     def hinting(self) -> Iterator[None]:
@@ -119,7 +120,7 @@ class Task(ABC):
         try:
             yield
         except DataError as exception:
-            raise DataError(f"{exception}; {self.feature_hint}") from None
+            raise type(exception)(f"{exception}; {self.feature_hint}") from None
 
     @abstractmethod
     def training_set(self) -> SizedDataset:
@@ -220,10 +221,19 @@ class Task(ABC):
         for output in outputs:
             damaged = ~output.isfinite().flatten(1).all(dim=1)  # (B,)
             if damaged.any():
+                index = int(batch["index"][damaged][0])
+                image = f" (image {self.image_ids[index]})" if len(self.image_ids) else ""
                 raise DataError(
-                    f"{self.weights} gives NaN or infinite numbers for sample {batch['index'][damaged][0]}: its "
+                    f"{self.weights} gives NaN or infinite numbers for sample {index}{image}: its "
                     "weights or the image's features are damaged; check the features by `check-data --full`"
                 )
+
+    def with_scores(self, records: list[Record], scores: Tensor) -> list[Record]:
+        """Add its row of `scores` (B, ...) to each record, if the result shall hold them."""
+        if self.keeps_scores:
+            for record, row in zip(records, scores.cpu().numpy(), strict=True):
+                record["scores"] = row
+        return records
 
     @abstractmethod
     def score(self, predictions: list[Record], dataset: Any) -> Result:
@@ -231,15 +241,10 @@ class Task(ABC):
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], dataset: Any, tools: Tools) -> Result:
         """Predict this process's batches, gather the predictions of all processes, score them."""
+        self.image_ids = getattr(dataset, "image_ids", ())
         predictions = [record for batch in loader for record in self.predict(model, batch)]
         return self.score(sorted(tools.gather(predictions), key=lambda record: record["index"]), dataset)
 
     @abstractmethod
     def check(self, report: Report, full: bool) -> None:
         """Report on the files that training reads, using its own readers; `full` reads every image's features."""
-
-
-def warn_missing(what: str, splits: Sequence[str]) -> None:
-    """Warn about splits whose texts cannot contribute to the vocabulary."""
-    if splits:
-        log.warning("no %s of %s: the vocabulary differs from the published one", what, ", ".join(splits))

@@ -19,19 +19,20 @@ from mmnas.data import scan_precomp
 from mmnas.data.features import RegionSource
 from mmnas.data.matching import ImageDataset, PairDataset, RetrievalDataset
 from mmnas.data.ragged import Ragged
+from mmnas.data.samples import weight_samples
 from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE, Captions
 from mmnas.data.sources import matching_features
-from mmnas.errors import CheckpointError, ConfigError, DataError
+from mmnas.errors import CheckpointError, ConfigError, DataError, MissingData
 from mmnas.metrics.retrieval import FOLDS, RECALLS, folds, mean_figures, retrieval_figures, rsum
 from mmnas.models.heads import FusionHead
 from mmnas.models.network import MMNasNet
 from mmnas.models.pair_scorer import PairScorer
-from mmnas.tasks.base import Record, Result, Task, Tools, warn_missing, weight_samples
+from mmnas.tasks.base import Record, Result, Task, Tools
 from mmnas.tasks.hard_negatives import hard_negatives, random_negatives
 from mmnas.tasks.report import Report
 from mmnas.tasks.retrieval import best_lists, score_images
 from mmnas.text.tokenizer import tokenize
-from mmnas.text.vocabulary import Vocabulary
+from mmnas.text.vocabulary import Vocabulary, warn_missing
 
 MARGIN = 0.2
 # Protocol -> its data set, the split that it calls test, and the folds whose figures it averages.
@@ -79,7 +80,8 @@ class ITMTask(Task):
         paths = {split: scan_precomp.captions_path(root, dataset, split) for split in splits}
         missing = [split for split, path in paths.items() if not path.is_file()]
         if len(missing) == len(splits):
-            raise DataError(f"no captions of {dataset} in {paths['train'].parent}: put {paths['train'].name} there")
+            first = paths["train"]
+            raise MissingData(f"no captions of {dataset} in {first.parent}: put {first.name} there")
         warn_missing("captions", missing)
         present = (path for split, path in paths.items() if split not in missing)
         texts = (text for path in present for text in scan_precomp.read_captions(path))

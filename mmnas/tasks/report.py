@@ -10,7 +10,7 @@ from mmnas.config import Config
 from mmnas.data.features import Regions, RegionSource, require_images
 from mmnas.errors import MMNasError, one_line, safe
 from mmnas.text.vocabulary import Vocabulary
-from mmnas.text.word_vectors import count_shared, word_vectors
+from mmnas.text.word_vectors import count_missing, count_shared, word_vectors
 
 SAMPLED = 32
 """Images that are read unless all are asked for."""
@@ -69,7 +69,7 @@ class Report:
         self.count("words in the vocabulary", len(words))
         with self.catching():
             vectors = word_vectors(words, paths.word_vectors, config.files.cache, search=paths.data)
-            self.percentage("words without a vector", int((~vectors.any(axis=1)).sum()), len(words))
+            self.percentage("words without a vector", *count_missing(words, vectors))
             self.percentage("words that share their vector with another", count_shared(vectors), len(words))
 
     def features(

@@ -26,6 +26,21 @@ class Result:
     """Written next to the result file, under their names."""
 
 
+def take_scores(predictions: list[Record]) -> dict[str, np.ndarray]:
+    """Take the rows of scores out of records that hold them; return them as one array, short rows ending in NaN.
+
+    Rows leave the records one by one, so that the scores of VQA's test split are never in memory twice.
+    """
+    if not predictions or "scores" not in predictions[0]:
+        return {}
+    longest, row = max(len(each["scores"]) for each in predictions), predictions[0]["scores"]
+    scores = np.empty((len(predictions), longest, *row.shape[1:]), row.dtype)
+    for target, prediction in zip(scores, predictions, strict=True):
+        row = prediction.pop("scores")
+        target[: len(row)], target[len(row) :] = row, np.nan
+    return {"scores": scores}
+
+
 @dataclass(frozen=True)
 class Tools:
     """What the engine lends a task: its rank among the processes, exchange with them, loading, progress."""

@@ -3,6 +3,7 @@
 Letters: B batch, N regions of the batch, K regions of an image, E expressions. Boxes are xyxy pixels, inclusive.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -24,10 +25,13 @@ from mmnas.data.sources import KINDS, feature_width, grounding_features
 from mmnas.errors import ConfigError
 from mmnas.metrics.grounding import CORRECT_IOU, grounding_accuracy, proposal_quality
 from mmnas.models.heads import GroundingHead
-from mmnas.tasks.base import Record, Result, Task, warn_missing
+from mmnas.tasks.base import Record, Result, Task
 from mmnas.tasks.grounding_loss import LOSSES, grounding_loss, grounding_targets, loss_totals
 from mmnas.tasks.report import Report
-from mmnas.text.vocabulary import Vocabulary
+from mmnas.tasks.result import take_scores
+from mmnas.text.vocabulary import Vocabulary, warn_missing
+
+log = logging.getLogger(__name__)
 
 BEST_BOXES, NMS_IOU = 5, 0.5
 """A prediction lists this many boxes, none of which overlaps a better one by more than this IoU."""
@@ -108,7 +112,13 @@ class VGDTask(Task):
         return self._dataset(self._find([split])[split], f"{split} expressions", None)
 
     def _dataset(self, expressions: list[Expression], what: str, loss: str | None) -> VGDDataset:
+        warned = self.made_by is not None
         regions = self.require_features([expression.image_id for expression in expressions], what)
+        if self.made_by and not warned:
+            log.warning(
+                "the published detector was trained on images of RefCOCO's val and test splits: with its features, "
+                "scores do not compare with published ones; see docs/data.md"
+            )
         return VGDDataset(expressions, regions, self.words, self.config.data, loss)
 
     def open_features(self) -> RegionSource:
@@ -142,10 +152,19 @@ class VGDTask(Task):
         moved = decode_boxes(batch["boxes"], unnormalize_offsets(offsets.float()))
         boxes = clip_boxes(moved, batch["image_sizes"][:, None])  # (B, N, 4)
         self.require_finite(batch, scores, offsets, boxes)
-        best = scores.argmax(dim=1)  # (B,)
-        rows = torch.arange(len(best), device=best.device)
         probabilities = scores.exp() if self.config.training.loss != "bce" else scores.sigmoid()
-        columns = {"index": batch["index"], "box": boxes[rows, best], "score": probabilities[rows, best]}
+        records = self.choose(batch, scores.argmax(dim=1), probabilities, boxes)
+        table = torch.cat([probabilities[..., None].float(), boxes, batch["boxes"]], dim=2)  # (B, N, 9)
+        return self.with_scores(records, table.masked_fill(~batch["region_mask"][..., None], torch.nan))
+
+    def choose(self, batch: Batch, best: Tensor, probabilities: Tensor, boxes: Tensor) -> list[Record]:
+        """Return the records of samples whose best region (B,) is known, from all moved boxes (B, N, 4)."""
+        rows = torch.arange(len(best), device=best.device)
+        columns: dict[str, Any] = {
+            "index": batch["index"],
+            "box": boxes[rows, best],
+            "score": probabilities[rows, best],
+        }
         if "reference" in batch:
             columns["iou"] = paired_iou(boxes[rows, best], batch["reference"])
             regions = paired_iou(batch["boxes"], batch["reference"][:, None]).cpu()  # (B, N)
@@ -160,7 +179,8 @@ class VGDTask(Task):
         columns = ([entry[key] for entry in predictions] for key in ("iou", "best_region_iou", "matching_regions"))
         metrics = grounding_accuracy(*columns)
         rows = [_row(entry, dataset.expressions[entry["index"]]) for entry in predictions]
-        return Result(rows, {name: metrics[name] for name in ("accuracy", "oracle")}, metrics)
+        summary = {name: metrics[name] for name in ("accuracy", "oracle")}
+        return Result(rows, summary, metrics, take_scores(predictions))
 
     def check(self, report: Report, full: bool) -> None:
         """Check expressions and features; a test split may be missing, val is scored where it is held out."""

@@ -6,10 +6,12 @@ Letters: B batch, A answers.
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,17 +25,21 @@ from mmnas.data.vqa_json import Annotation, Question
 from mmnas.errors import DataError
 from mmnas.metrics.vqa_accuracy import ANSWERS, EXACT, FORMS, vqa_accuracy
 from mmnas.models.heads import FusionHead
-from mmnas.tasks.base import Record, Result, Task, warn_missing
+from mmnas.tasks.base import Record, Result, Task
 from mmnas.tasks.report import Report
+from mmnas.tasks.result import take_scores
 from mmnas.tasks.submission import find_faults
+from mmnas.tasks.vqa_answers import answers_to_learn, check_targets
 from mmnas.text.tokenizer import tokenize
-from mmnas.text.vocabulary import Vocabulary
+from mmnas.text.vocabulary import Vocabulary, warn_missing
 
 log = logging.getLogger(__name__)
 
 PUBLISHED_ANSWERS = 3129
 """Answers of VQA v2 that occur more than eight times."""
 PUBLISHED_REGIONS = (10, 100)
+HALF_LIMITS = (-65504, 65504)
+"""The largest numbers of float16, in which the logits of all answers are stored."""
 
 _FILES: dict[str, tuple[Callable[..., list[Path]], Callable[..., Path], Callable[[Path], list[Any]]]] = {
     "questions": (vqa_json.question_places, vqa_json.require_questions, vqa_json.read_questions),
@@ -66,19 +72,9 @@ class VQATask(Task):
         """
         token_lists = (tokenize(question.text) for question in self._read_all("questions", vqa_json.SPLITS))
         words = list(Vocabulary.from_token_lists(token_lists).words)
-        answers = self._answers(self._read_all("annotations", ("train", "val")))
+        annotations = self._read_all("annotations", ("train", "val"))
+        answers = answers_to_learn(annotations, self.config.data.answer_min_count)
         return {"tokens": words, "answers": answers}
-
-    def _answers(self, annotations: Iterable[Annotation]) -> list[str]:
-        """Return the answers to learn. Raises `DataError` when there are none."""
-        least = self.config.data.answer_min_count
-        answers = vqa_json.answer_vocabulary(annotations, least)
-        if not answers:
-            raise DataError(
-                f"no answer occurs more than {least} times in the annotations of train and val: "
-                "lower data.answer_min_count by --CFG"
-            )
-        return answers
 
     def _read_all(self, kind: str, splits: Sequence[str]) -> Iterator[Any]:
         """Yield what the files of `splits` hold. Raises `DataError` naming their places if all are missing."""
@@ -106,7 +102,7 @@ class VQATask(Task):
         questions, annotations = (list(itertools.chain.from_iterable(part)) for part in zip(*parts, strict=True))
         dataset = self._dataset(questions, "training questions")
         empty = dataset.set_targets(annotations, self.vocabularies["answers"])
-        log.info("%.2f %% of the training questions have an empty target", 100 * empty / len(dataset))
+        check_targets(empty, annotations, self.vocabularies["answers"])
         return dataset
 
     def evaluation_set(self, split: str) -> VQADataset:
@@ -149,6 +145,11 @@ class VQATask(Task):
         paths = self.config.paths
         return question_features(paths.data, paths.features, self.config.model.feature_size)
 
+    def sources(self) -> list[Callable[[], object]]:
+        """Return what looks for annotated questions, and for features."""
+        splits = self.config.split.split("+")
+        return [partial(vqa_json.require_annotated, self.config.paths.data, splits), *super().sources()]
+
     def build_head(self, **sizes: Any) -> FusionHead:
         """Build the head with a logit per answer."""
         return FusionHead(outputs=len(self.vocabularies["answers"]), **sizes)
@@ -165,7 +166,8 @@ class VQATask(Task):
         self.require_finite(batch, logits)
         best = logits.argmax(dim=-1)  # (B,)
         pairs = zip(batch["index"].tolist(), best.tolist(), strict=True)
-        return [{"index": index, "answer": self.vocabularies["answers"][answer]} for index, answer in pairs]
+        records = [{"index": index, "answer": self.vocabularies["answers"][answer]} for index, answer in pairs]
+        return self.with_scores(records, logits.float().clamp(*HALF_LIMITS).half())
 
     def score(self, predictions: list[Record], dataset: VQADataset) -> Result:
         """VQA accuracy in percent, in both forms, the official one in the summary; or exact match, if configured.
@@ -177,15 +179,19 @@ class VQATask(Task):
         faults = find_faults(rows, ids, self.vocabularies["answers"])
         if faults:
             raise DataError("; ".join(faults))
+        arrays = take_scores(predictions)
+        if arrays:  # logits
+            arrays["answers"] = np.array(self.vocabularies["answers"])
         if dataset.annotations is None:
-            return Result(rows, {}, {})
+            return Result(rows, {}, {}, arrays)
         answers = {row["question_id"]: row["answer"] for row in rows}
         forms = (EXACT,) if self.config.data.metric == EXACT else FORMS
         metrics = {form: vqa_accuracy(answers, dataset.annotations, form) for form in forms}
         shown, overall = metrics[forms[0]], {"overall": metrics[forms[0]]["overall"]}
         if EXACT in metrics:
             log.info("scored by exact match, not by VQA accuracy")
-        return Result(rows, overall | shown["answer_type"] | overall, metrics)  # a type may be called "overall"
+        summary = overall | shown["answer_type"] | overall  # a type may be called "overall"
+        return Result(rows, summary, metrics, arrays)
 
     def check(self, report: Report, full: bool) -> None:
         """Check questions, annotations, answers, features; val is needed to score, whatever is trained on."""
@@ -228,7 +234,8 @@ class VQATask(Task):
         """Show the answers to learn, and per split how many questions have none of them."""
         answers: list[str] = []
         with report.catching():
-            answers = self._answers(entry for split in ("train", "val") for entry in annotations.get(split, ()))
+            entries = [entry for split in ("train", "val") for entry in annotations.get(split, ())]
+            answers = answers_to_learn(entries, self.config.data.answer_min_count)
         report.count("answers", len(answers), PUBLISHED_ANSWERS)
         index = {answer: number for number, answer in enumerate(answers)}
         for split, entries in annotations.items():

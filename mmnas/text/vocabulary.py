@@ -5,10 +5,13 @@ A run builds its vocabulary once and stores it in the checkpoint, so that change
 """
 
 import itertools
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mmnas.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 PAD_ID, UNK_ID, CLS_ID = 0, 1, 2
 SPECIAL_WORDS = ("PAD", "UNK", "CLS")
@@ -52,3 +55,9 @@ class Vocabulary:
         is only as wide as its longest text gives the same results as a wider one.
         """
         return [self._ids.get(token, UNK_ID) for token in tokens[:max_tokens]] or [UNK_ID]
+
+
+def warn_missing(what: str, splits: Sequence[str]) -> None:
+    """Warn about splits whose texts cannot contribute to the vocabulary."""
+    if splits:
+        log.warning("no %s of %s: the vocabulary differs from the published one", what, ", ".join(splits))

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mmnas.errors import DataError
+from mmnas.errors import DataError, MissingData
 from mmnas.files import PathLike, replacing, writing_cache
 from mmnas.text.vector_sources import PUBLISHED, WIDTH, GloveText, SpacyVectors, VectorSource
+from mmnas.text.vocabulary import SPECIAL_WORDS
 
 _UNDER_DATA_ROOT = (f"{PUBLISHED}*", "word_vectors", "glove.840B.300d.txt", "glove.840B.300d.zip")
 _ARCHIVE = f"https://github.com/explosion/spacy-models/releases/download/{PUBLISHED}-2.1.0/{PUBLISHED}-2.1.0.tar.gz"
@@ -45,11 +46,17 @@ def word_vectors(
     """
     table = _find_source(search) if source is None else _open_source(source)
     vectors = _mean_vectors(words, table) if cache_dir is None else _cached(cache_dir, words, table)
-    missing, shared = len(words) - np.count_nonzero(vectors.any(axis=1)), count_shared(vectors)
+    (missing, total), shared = count_missing(words, vectors), count_shared(vectors)
     text = "word vectors from %s: %d of %d words have none (all zero), %d share theirs with another word"
     level = logging.WARNING if shared > len(words) / 10 else logging.INFO
-    logger.log(level, text, table.path, missing, len(words), shared)
+    logger.log(level, text, table.path, missing, total, shared)
     return vectors
+
+
+def count_missing(words: Sequence[str], vectors: np.ndarray) -> tuple[int, int]:
+    """Return how many words have no vector, of how many; PAD, UNK and CLS never have one, and do not count."""
+    own = np.array([word not in SPECIAL_WORDS for word in words], bool)
+    return int((own & ~vectors.any(axis=1)).sum()), int(own.sum())
 
 
 def count_shared(vectors: np.ndarray) -> int:
@@ -68,7 +75,7 @@ def _find_source(search: PathLike | None) -> VectorSource:
         for path in sorted(Path(search).glob(pattern)) if search is not None else ():
             if path.is_dir() or path.suffix in (".txt", ".zip"):
                 return _open_source(path)
-    raise DataError(
+    raise MissingData(
         f"no word vectors of width {WIDTH} found, neither installed nor in {search or 'a data root'}: "
         f"pip install {_ARCHIVE}, or put glove.840B.300d.zip (https://nlp.stanford.edu/projects/glove) "
         "into the data root, or give --WORD_VECTORS=PATH"

@@ -165,6 +165,9 @@ def sparse_header(numbers):
 PAX_SPARSE = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "many"}
 
 
+ENDLESS = {"GNU.sparse.map": f"0,{2**42}", "GNU.sparse.size": str(2**42)}
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -172,7 +175,7 @@ PAX_SPARSE = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.real
         *(
             tarfile.TarInfo("COCO_train2014_1.npz").create_pax_header({**info, "pax_headers": pax}, "utf-8")
             for info in [tarfile.TarInfo("COCO_train2014_1.npz").get_info()]
-            for pax in (PAX_SPARSE, {"GNU.sparse.map": "a,b"}, {"GNU.sparse.size": "x", "size": "-5"})
+            for pax in (PAX_SPARSE, {"GNU.sparse.map": "a,b"}, {"GNU.sparse.size": "x", "size": "-5"}, ENDLESS)
         ),
     ],
 )

@@ -266,8 +266,8 @@ def usual(answers):
 
 def test_the_vocabulary_keeps_what_occurs_more_than_eight_times():
     answers = ["rare"] * 8 + ["Two"] * 5 + ["red"] * 9 + ["2"] * 4
-    assert answer_vocabulary(usual(answers)) == ["2", "red"]
-    assert answer_vocabulary(usual(answers), min_count=7) == ["rare", "2", "red"]
+    assert answer_vocabulary(usual(answers)) == (["2", "red"], 8 / 26)
+    assert answer_vocabulary(usual(answers), min_count=7) == (["rare", "2", "red"], 0)
 
 
 def test_soft_targets_by_the_number_of_annotators():

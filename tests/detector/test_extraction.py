@@ -12,6 +12,7 @@ from PIL import Image
 
 from mmnas.__main__ import main
 from mmnas.data.features import NpzFolders, read_npz
+from mmnas.data.made_by import Choice, MadeBy
 from mmnas.data.store import FeatureStore
 from mmnas.data.store_writer import verify
 from mmnas.detector import extraction
@@ -106,9 +107,9 @@ def test_straight_into_a_store(quick, pictures, tmp_path, capsys):
     store = FeatureStore(out)
     assert store.image_ids.tolist() == [42, 43, 44] and verify(out).finished
     assert np.asarray(store[43].features).shape == (10, 2048)
-    assert json.loads(store.header.sources[1])["detector"] == "k36.pth"
+    assert store.made_by == MadeBy("k36.pth", Choice(10, 100, 0.2), "float32")
     assert quick(pictures, out, "--boxes=36") == 2
-    assert "the settings it was begun with" in capsys.readouterr().err
+    assert "must not be mixed" in capsys.readouterr().err
     assert quick(pictures, out, "--device=cpu,cpu") == 2
 
 

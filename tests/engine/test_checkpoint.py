@@ -93,7 +93,7 @@ def test_what_does_not_fit_in_a_checkpoint_is_named(tmp_path, name, value, messa
 
 
 def in_another_process(source, answers):
-    answers.put((source.content.model["w"].sum().item(), source.sha256(), source.path.exists()))
+    answers.put((source.content.model["w"].sum().item(), source.sha256, source.path.exists()))
 
 
 def test_another_process_receives_the_open_file_not_the_values(tmp_path):
@@ -116,7 +116,7 @@ def test_the_hash_is_that_of_the_bytes_that_were_loaded(tmp_path):
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     source = open_checkpoint(path)
     save_checkpoint(path, checkpoint(2.0))
-    assert source.sha256() == digest
+    assert source.sha256 == digest
 
 
 COUNTED = """
@@ -200,6 +200,21 @@ def test_only_the_disk_s_errors_speak_of_the_disk(tmp_path, monkeypatch, fault, 
         save_checkpoint(tmp_path / "a.pkl", checkpoint())
     assert told in str(caught.value) and ("free some space" in str(caught.value)) is space
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_a_worker_that_dies_while_a_checkpoint_is_written_is_named(tmp_path, monkeypatch):
+    """Torch tells it wherever the process is, and the file that it breaks complains, too."""
+
+    def failing(*_):
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        finally:
+            raise RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos")
+
+    monkeypatch.setattr(torch, "save", failing)
+    with pytest.raises(RuntimeError, match="worker .pid 7. is killed"):
+        save_checkpoint(tmp_path / "a.pkl", checkpoint())
+    assert not list(tmp_path.iterdir())
 
 
 class Evil:

@@ -163,7 +163,7 @@ def test_a_launcher_may_show_each_process_its_own_gpu_alone(launched, monkeypatc
     """As srun does with --gpus-per-task=1, whatever the local rank."""
     launched(RANK=str(local), LOCAL_RANK=str(local), WORLD_SIZE="4")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
-    monkeypatch.setattr(distributed, "_join", lambda rank, size, device, main, arguments: (rank, size, str(device)))
+    monkeypatch.setattr(distributed, "_join", lambda rank, size, device, *_: (rank, size, str(device)))
     if device is None:
         with pytest.raises(ConfigError, match="--nproc_per_node=2"):
             launch(lambda group: 0, None)

@@ -62,7 +62,7 @@ CHANGES = {
 def resume(trained, place, run, tmp_path):
     """Return a function that resumes a run whose data a change has met, from a checkpoint with other fields."""
 
-    def call(change, alter=lambda values: None):
+    def call(change, alter=lambda values: None, flags=("--RUN=train", "--RESUME", "--MAX_EPOCH=3")):
         data = tmp_path / "data"
         shutil.copytree(place.data / "vqa", data / "vqa")
         for name in ("coco_extract", "word_vectors"):
@@ -74,7 +74,7 @@ def resume(trained, place, run, tmp_path):
         path = place.checkpoint("base", "epoch2.pkl")
         path.parent.mkdir(parents=True)
         torch.save(values, path)
-        return run(place, "--RUN=train", "--RESUME", "--VERSION=base", "--MAX_EPOCH=3")
+        return run(place, *flags, "--VERSION=base")
 
     return call
 
@@ -102,8 +102,15 @@ def test_val_replaced_by_train_is_said(resume):
     assert done.code == 0 and "was made with other val (" in done.output and "training data" not in done.output
 
 
-def test_the_same_data_goes_unmentioned(resume):
-    done = resume(lambda folder: None)
+@pytest.mark.parametrize("change", [val_by_train, CHANGES["reordered"]])
+def test_scoring_other_val_data_than_in_training_is_said(resume, change):
+    done = resume(change, flags=["--RUN=val"])
+    assert done.code == 0 and done.output.count("was made with other val (") == (change is val_by_train)
+
+
+@pytest.mark.parametrize("flags", [["--RUN=val"], ["--RUN=train", "--RESUME", "--MAX_EPOCH=3"]])
+def test_the_same_data_goes_unmentioned(resume, flags):
+    done = resume(lambda folder: None, flags=flags)
     assert done.code == 0 and "with other" not in done.output
 
 

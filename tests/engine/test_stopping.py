@@ -1,16 +1,21 @@
 """How a run ends: with workers, with several processes, by signals at any time."""
 
 import json
+import multiprocessing
+import os
 import shutil
 import signal
+import threading
 import time
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import get_worker_info
 
-from mmnas.engine.checkpoint import load_checkpoint
+from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint
 from mmnas.engine.distributed import Group
+from mmnas.engine.loading import _Batches
 from mmnas.engine.stopping import InterruptedRun, StopSignal
 from mmnas.engine.trainer import Trainer
 from mmnas.run.flags import Request
@@ -67,10 +72,10 @@ def test_a_closed_terminal_stops_a_search(place):
 def test_a_time_limit_saves_and_stops(tmp_path, world):
     plan, trainer = trainer_of(tmp_path, world, time_limit=1)
     assert 50 < plan.deadline - time.time() <= 60
-    with pytest.raises(InterruptedRun, match="time is up: stopped after 0 epochs and 1 steps") as caught:
+    with pytest.raises(InterruptedRun, match="time is up: stopped after 0 epochs and 0 steps") as caught:
         trainer.fit(NoScalars(), time.time())
-    assert caught.value.exit_code == 128 + signal.SIGALRM
-    assert load_checkpoint(plan.folder / "epoch0_step1.pkl").step == 1
+    assert caught.value.number == signal.SIGALRM
+    assert load_checkpoint(plan.folder / "epoch0.pkl").step == 0
 
 
 def test_a_run_that_ends_in_time_is_not_stopped_later(tmp_path, world):
@@ -78,6 +83,54 @@ def test_a_run_that_ends_in_time_is_not_stopped_later(tmp_path, world):
         pass
     time.sleep(0.2)
     assert stop.number == 0 and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """Have workers hang after `batches` batches, and a signal come once half a second later."""
+
+    def start(folder, batches, number=signal.SIGTERM):
+        read, given, hung = _Batches.__getitems__, [], folder / "hung"
+
+        def hang(self, indices):
+            given.append(indices)
+            if get_worker_info() and len(given) > batches:
+                hung.touch()
+                time.sleep(1000)
+            return read(self, indices)
+
+        def send():
+            while not hung.exists():
+                time.sleep(0.05)
+            time.sleep(0.5)
+            os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(_Batches, "__getitems__", hang)
+        threading.Thread(target=send, daemon=True).start()
+
+    yield start
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(("batches", "number"), [(0, signal.SIGTERM), (3, signal.SIGUSR1)])
+def test_a_signal_ends_the_wait_for_a_worker_that_hangs(place, run, hanging, monkeypatch, batches, number):
+    hanging(place.folder, batches, number)
+    since = time.monotonic()
+    done = run(place, *place.train_flags("x", "--MAX_EPOCH=1"), "--NW=1")
+    assert done.code == 128 + number and time.monotonic() - since < 20
+    assert f"stopped after 0 epochs and {batches} steps" in done.output.splitlines()[-1]
+    assert load_checkpoint(checkpoints_in(place.checkpoint("x", "x").parent)[0]).step == batches
+    monkeypatch.undo()
+    assert run(place, "--RUN=train", "--RESUME", "--VERSION=x").code == 0
+
+
+def test_a_signal_ends_scoring_by_a_worker_that_hangs_without_a_result(trained, place, run, hanging):
+    hanging(place.folder, 0)
+    checkpoint = f"--CKPT_PATH={trained.checkpoint('base', 'epoch2.pkl')}"
+    done = run(place, "--RUN=val", checkpoint, "--VERSION=v", "--NW=1")
+    assert done.code == 128 + signal.SIGTERM
+    assert done.output.splitlines()[-1] == "stopped: no result is written"
+    assert not (place.folder / "logs/ckpts/result_val").exists()
 
 
 def trainer_of(folder, world, **flags):

@@ -3,15 +3,18 @@
 import os
 import resource
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint
+from tests.conftest import ROOT
 from tests.engine.test_distributed import TORCHRUN
 
 MINUTE = 60
+HANGING = Path(__file__).with_name("hanging.py")
 pytestmark = pytest.mark.slow
 
 
@@ -127,6 +130,28 @@ def test_a_dead_process_of_torchrun_stops_the_others(place, long_run):
     assert_all_end(everyone, since)
     assert "SIGKILL" in output or "Signal 9" in output, output
     assert_checkpoints_intact(place)
+
+
+@pytest.mark.parametrize(
+    ("samples", "batches", "end"), [(576, 3, "0 epochs and 3 steps"), (192, 0, "1 epochs and 0 steps")]
+)
+def test_a_signal_ends_a_group_of_which_one_waits_for_a_worker(place, run, samples, batches, end):
+    """In training, and in scoring val after it."""
+    environment = {"HANG": f"{samples} {batches}", "PYTHONPATH": str(ROOT)}
+    flags = place.train_flags("x", "--GPU=cpu,cpu", "--NW=1")
+    process = place.script(*flags, launcher=[sys.executable, str(HANGING)], environment=environment)
+    end_of_wait = time.monotonic() + MINUTE
+    while not (place.folder / "hangs").exists():
+        assert process.poll() is None and time.monotonic() < end_of_wait, process.communicate()[0]
+        time.sleep(0.05)
+    time.sleep(0.5)
+    everyone, since = descendants(process.pid), time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=MINUTE)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert f"stopped after {end}" in output.splitlines()[-1] and "Traceback" not in output
+    assert_all_end(everyone, since)
+    assert run(place, "--RUN=train", "--RESUME", "--VERSION=x", "--GPU=cpu,cpu").code == 0
 
 
 def test_a_killed_launcher_leaves_no_process_behind(place, long_run):

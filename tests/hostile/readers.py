@@ -54,6 +54,8 @@ READERS: dict[str, Reader] = {
     "checkpoint": Reader("torch", arrays.write_checkpoint, arrays.read_checkpoint),
     "released checkpoint": Reader("torch", arrays.write_published, arrays.read_published),
     "old released checkpoint": Reader("torch", arrays.write_old_published, arrays.read_published),
+    "exported settings": Reader("json", _nth(arrays.write_exported, 0), arrays.read_exported_settings),
+    "exported weights": Reader("bytes", _nth(arrays.write_exported, 1), arrays.read_exported),
     "caffemodel": Reader("bytes", detector.write_caffe, detector.read_detector),
     "detector pth": Reader("torch", detector.write_port, detector.read_detector),
     "detector pkl": Reader("pickle", detector.write_airsplay, detector.read_detector),

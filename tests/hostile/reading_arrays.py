@@ -1,5 +1,6 @@
 """Valid files of region features, word vectors and weights, and everything that is done with their content."""
 
+import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import srsly
 import torch
+from msgspec.structs import asdict
+from safetensors.torch import save_file
 from spacy.strings import get_string_id
 from torch import Tensor, nn
 
@@ -15,6 +18,7 @@ from mmnas.data.features import read_npz
 from mmnas.data.store import FEATURES, HEADER, INDEX, FeatureStore
 from mmnas.data.store_writer import pack
 from mmnas.engine.checkpoint import (
+    FORMAT,
     Checkpoint,
     best_epoch,
     load_checkpoint,
@@ -22,6 +26,7 @@ from mmnas.engine.checkpoint import (
     settings_of,
     versions,
 )
+from mmnas.engine.exported import SETTINGS, WEIGHTS, write_export
 from mmnas.models.published import our_name
 from mmnas.tasks import task_named
 from mmnas.text.vector_sources import GloveText, SpacyVectors
@@ -162,10 +167,10 @@ NETWORKS = {
 }
 
 
-def write_checkpoint(folder: Path) -> Path:
+def _checkpoint() -> Checkpoint:
     optimizer = torch.optim.Adam([nn.Parameter(torch.ones(3))])
     metrics = [None, {"overall": 51.5}]
-    checkpoint = Checkpoint(
+    return Checkpoint(
         config=load_config("vqa", "tiny", split="train", version="base").to_dict(),
         genotype=GENOTYPE,
         vocabularies={"tokens": ["PAD", "UNK", "CLS", "red"], "answers": ["yes", "no"]},
@@ -175,12 +180,37 @@ def write_checkpoint(folder: Path) -> Path:
         history=[{"epoch": n + 1, "loss": 0.5, "metrics": figures} for n, figures in enumerate(metrics)],
         versions=versions(),
     )
-    save_checkpoint(folder / "epoch2.pkl", checkpoint)
+
+
+def write_checkpoint(folder: Path) -> Path:
+    save_checkpoint(folder / "epoch2.pkl", _checkpoint())
     return folder / "epoch2.pkl"
 
 
+def write_exported(folder: Path) -> tuple[Path, Path]:
+    """Write an exported model; return its settings and its weights."""
+    (folder / "model").mkdir()
+    write_export(folder / "model", {"format": FORMAT, **asdict(_checkpoint())})
+    return folder / "model" / SETTINGS, folder / "model" / WEIGHTS
+
+
+def read_exported(folder: Path) -> None:
+    _use(folder / "model")
+
+
+def read_exported_settings(folder: Path) -> None:
+    """Read settings that were altered by someone who has altered their hash, too."""
+    digest = hashlib.sha256((folder / "model" / SETTINGS).read_bytes()).hexdigest()
+    save_file(OWN_WEIGHTS, folder / "model" / WEIGHTS, {"config_sha256": digest})
+    read_exported(folder)
+
+
 def read_checkpoint(folder: Path) -> None:
-    path = folder / "epoch2.pkl"
+    _use(folder / "epoch2.pkl")
+
+
+def _use(path: Path) -> None:
+    """Read a checkpoint of any form and do all that is done with its content."""
     checkpoint = load_checkpoint(path)
     if not isinstance(checkpoint, Checkpoint):
         return

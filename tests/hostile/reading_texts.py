@@ -116,7 +116,7 @@ def write_annotations(folder: Path) -> Path:
 def read_annotation_file(folder: Path) -> None:
     questions, path = read_questions(folder / "questions.json"), folder / "annotations.json"
     annotations = read_annotations(path)
-    index = {answer: place for place, answer in enumerate(answer_vocabulary(annotations, 1))}
+    index = {answer: place for place, answer in enumerate(answer_vocabulary(annotations, 1)[0])}
     for annotation in annotations:
         assert all(0 < score <= 1 for score in soft_targets(annotation.answers, index).values())
     for form in FORMS:

@@ -8,7 +8,7 @@ from torch import nn
 from mmnas.models.folding import attend_folded, fold, folding_pays
 from mmnas.models.layers import MASKED_LOGIT, MLP, AttentionPooling, LayerNorm, MultiHeadAttention, mask_to_bias
 from mmnas.models.relation import Relation
-from tests.forms import both_forms, cpu, plain
+from tests.forms import all_forms, cpu, plain
 
 # LayerNorm
 
@@ -127,7 +127,7 @@ def plain_attention(layer, x, source, mask, relation):
     return layer.merge(output)
 
 
-@both_forms
+@all_forms
 @pytest.mark.parametrize("relational", [False, True])
 def test_attention_agrees_with_its_definition(relational, form):
     layer = attention(form, relation_size=3 if relational else 0)
@@ -147,7 +147,7 @@ def test_projections_have_no_bias_and_the_relation_has_one():
     assert names == weights | {"relation.bias"}
 
 
-@both_forms
+@all_forms
 @pytest.mark.parametrize("relational", [False, True])
 def test_a_row_without_any_valid_key_is_finite(relational, form):
     layer = attention(form, relation_size=3 if relational else 0)
@@ -161,7 +161,7 @@ def test_a_row_without_any_valid_key_is_finite(relational, form):
         assert torch.isfinite(parameter.grad).all(), name
 
 
-@both_forms
+@all_forms
 @pytest.mark.parametrize("relational", [False, True])
 def test_masked_keys_have_no_influence(relational, form):
     layer = attention(form, relation_size=3 if relational else 0)
@@ -174,7 +174,7 @@ def test_masked_keys_have_no_influence(relational, form):
     torch.testing.assert_close(found, expected)
 
 
-@both_forms
+@all_forms
 def test_one_valid_key_gives_its_value_whatever_is_asked(form):
     layer = attention(form)
     x, source = torch.randn(1, 3, 8), torch.randn(1, 4, 8)
@@ -183,13 +183,13 @@ def test_one_valid_key_gives_its_value_whatever_is_asked(form):
     torch.testing.assert_close(layer(x, source, mask, None), expected)
 
 
-@both_forms
+@all_forms
 def test_attention_without_a_mask_reads_everything(form):
     layer, x = attention(form), torch.randn(1, 4, 8)
     torch.testing.assert_close(layer(x, x, None, None), layer(x, x, torch.ones(1, 4, dtype=torch.bool), None))
 
 
-@both_forms
+@all_forms
 def test_attention_drops_out_in_training_only(form):
     layer, x = attention(form, dropout=0.5), torch.randn(1, 4, 8)
     assert not torch.equal(layer(x, x, None, None), layer(x, x, None, None))
@@ -227,7 +227,7 @@ def test_folding_pays_where_many_queries_meet_few_keys():
     assert not folding_pays(layer, queries=10, keys=14)
 
 
-@both_forms
+@all_forms
 def test_attention_runs_in_bf16(form):
     layer, x = attention(form, relation_size=3), torch.randn(2, 4, 8)
     mask = torch.tensor([[True] * 4, [False] * 4])
@@ -253,7 +253,7 @@ def fill(linear: nn.Linear, weight, bias):
         linear.bias.copy_(torch.tensor(bias))
 
 
-@both_forms
+@all_forms
 def test_mlp_by_hand(form):
     mlp = form(MLP(size=2, inner=2, out=1, dropout=0.0))
     fill(mlp.hidden, [[1.0, 0.0], [0.0, 1.0]], [0.0, -1.0])

@@ -13,7 +13,7 @@ from mmnas.models.network import build_network
 from mmnas.models.operations import Sizes, build_blocks
 from mmnas.models.published import our_name
 from mmnas.models.stems import RegionStem, normalize_boxes
-from tests.forms import both_forms, cpu, plain
+from tests.forms import all_forms, cpu, plain
 from tests.stand_in import (
     SHIPPED_GENOTYPES,
     Batches,
@@ -91,7 +91,7 @@ def pad(tensor, length):
     return padded
 
 
-@both_forms
+@all_forms
 @pytest.mark.parametrize("name", SHIPPED_GENOTYPES)
 def test_padding_to_100_regions_and_14_tokens_changes_nothing(name, batch, form):
     network = form(fixture_network(FIXTURE, shipped_genotype(name))).eval()
@@ -101,7 +101,7 @@ def test_padding_to_100_regions_and_14_tokens_changes_nothing(name, batch, form)
         torch.testing.assert_close(network(padded), network(batch), atol=1e-5, rtol=0)
 
 
-@both_forms
+@all_forms
 @pytest.mark.parametrize("name", SHIPPED_GENOTYPES)
 def test_a_sample_alone_equals_itself_within_a_batch(name, batch, form):
     network = form(fixture_network(FIXTURE, shipped_genotype(name))).eval()
@@ -114,7 +114,7 @@ def test_a_sample_alone_equals_itself_within_a_batch(name, batch, form):
             torch.testing.assert_close(network(alone)[0], together[number], atol=1e-5, rtol=0)
 
 
-@both_forms
+@all_forms
 @pytest.mark.parametrize("name", SHIPPED_GENOTYPES)
 def test_what_padding_holds_does_not_matter(name, batch, form):
     network = form(fixture_network(FIXTURE, shipped_genotype(name))).eval()
@@ -151,7 +151,7 @@ def test_the_30_blocks_have_the_published_number_of_parameters(name, hidden, mil
     assert round(count / 1e6, 1) == millions
 
 
-@both_forms
+@all_forms
 @pytest.mark.parametrize("name", SHIPPED_GENOTYPES)
 def test_every_parameter_gets_a_gradient(name, batch, form):
     genotype = shipped_genotype(name)

@@ -13,7 +13,7 @@ from mmnas.models.operations import FAMILIES, Residual, Sizes
 from mmnas.search.architecture import Architecture
 from mmnas.search.drawing import PALETTE, color_of, family_title
 from mmnas.search.supernet import Supernet
-from tests.forms import both_forms
+from tests.forms import all_forms
 from tests.stand_in import fixture, fixture_batch, fixture_network
 
 FIGURES = fixture("vqa")
@@ -39,7 +39,7 @@ def toy(monkeypatch):
 GENOTYPE = {"enc": [["self_att_64"]], "dec": [["memory_gate_2"], ["memory_gate_2", "rel_self_att_64"]]}
 
 
-@both_forms
+@all_forms
 def test_it_is_built_and_run(form):
     network = form(fixture_network(FIGURES, Genotype.from_dict(GENOTYPE)))
     network(fixture_batch(FIGURES)).sum().backward()

@@ -10,7 +10,7 @@ from mmnas.models import operations
 from mmnas.models.operations import FAMILIES, Memory, ParallelOperations, Sizes, build_blocks, build_operation
 from mmnas.models.published import from_published
 from mmnas.models.relation import Relation
-from tests.forms import both_forms
+from tests.forms import all_forms
 from tests.stand_in import fixture, stand_in_uniform, stand_in_weight
 
 FIXTURE = fixture("ops")
@@ -59,7 +59,7 @@ def test_the_fixture_holds_all_36_published_operations():
     assert set(FIXTURE["ops"]) <= set(OPERATIONS)
 
 
-@both_forms
+@all_forms
 @pytest.mark.parametrize("name", FIXTURE["ops"])
 def test_operation_agrees_with_the_published_one(name, form):
     figures = FIXTURE["ops"][name]
@@ -76,7 +76,7 @@ def test_operation_agrees_with_the_published_one(name, form):
     np.testing.assert_allclose(output.sum(-1), figures["output_row_sums"], atol=1e-4)
 
 
-@both_forms
+@all_forms
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_parameter_gets_a_gradient(name, form):
     hidden = fitting_width(name)
@@ -113,7 +113,7 @@ def test_an_operation_reads_what_its_name_is_listed_with(name):
         assert unchanged == (OPERATIONS[name].reads != argument)
 
 
-@both_forms
+@all_forms
 def test_dropout_is_applied_in_training_only(form):
     torch.manual_seed(0)
     operation, given = form(build("feed_forward", dropout=0.5)), inputs()

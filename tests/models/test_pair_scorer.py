@@ -12,7 +12,7 @@ from mmnas.genotype import OPERATIONS, Genotype
 from mmnas.models import pair_scorer
 from mmnas.models.operations import GuidedAttention
 from mmnas.models.pair_scorer import MEMORY_BUDGET, PairScorer, memory_budget
-from tests.forms import both_forms, plain
+from tests.forms import all_forms, plain
 from tests.stand_in import SHIPPED_GENOTYPES, fixture, fixture_network, shipped_genotype
 
 FIXTURE = fixture("itm")
@@ -83,7 +83,7 @@ GENOTYPES["no language in the decoder"] = Genotype((("self_att_64",),), (("rel_s
 GENOTYPES["language at once"] = Genotype((("self_att_64",),), (("guided_att_64", "uniimg_att_64"), ("sep_conv_3",)))
 
 
-@both_forms
+@all_forms
 @pytest.mark.parametrize("name", GENOTYPES)
 @torch.no_grad()
 def test_scores_are_those_of_the_plain_forward(name, form):
@@ -104,7 +104,7 @@ def test_chosen_pairs_are_those_of_the_matrix():
     torch.testing.assert_close(scorer.score(states, rows, captions), every.gather(1, rows))
 
 
-@both_forms
+@all_forms
 @torch.no_grad()
 def test_each_part_runs_once(form):
     network = network_of(shipped_genotype("train_itm"), form)
@@ -130,7 +130,7 @@ def test_each_part_runs_once(form):
     }
 
 
-@both_forms
+@all_forms
 @torch.no_grad()
 def test_bfloat16_makes_no_ties(form):
     network = network_of(shipped_genotype("train_itm"), form)

@@ -14,7 +14,7 @@ from mmnas.models.relation import RelationReader
 from mmnas.run.plan import Plan
 from mmnas.run.session import prepare
 from mmnas.tasks import task_named
-from tests.forms import both_forms
+from tests.forms import all_forms
 from tests.stand_in import fixture, fixture_batch, fixture_network, shipped_genotype
 
 TASKS = pytest.mark.parametrize("task", ["vqa", "vgd", "itm"])
@@ -38,7 +38,7 @@ def rounded(values):
     return torch.equal(values, values.bfloat16().float())
 
 
-@both_forms
+@all_forms
 @TASKS
 def test_the_lstm_runs_in_float32_outside_of_autocast(task, form):
     network, batch = network_and_batch(task, form)
@@ -55,7 +55,7 @@ def test_the_lstm_runs_in_float32_outside_of_autocast(task, form):
     assert torch.equal(half, network.token_stem(batch["tokens"]))
 
 
-@both_forms
+@all_forms
 @TASKS
 def test_scores_and_boxes_are_float32_and_not_rounded_to_less(task, form):
     network, batch = network_and_batch(task, form)
@@ -63,7 +63,7 @@ def test_scores_and_boxes_are_float32_and_not_rounded_to_less(task, form):
         assert output.dtype == torch.float32 and not rounded(output)
 
 
-@both_forms
+@all_forms
 def test_near_scores_do_not_tie(form):
     """A classifier whose answers differ by less than bfloat16 can tell."""
     network, batch = network_and_batch("vqa", form)
@@ -74,7 +74,7 @@ def test_near_scores_do_not_tie(form):
     assert (logits.diff(dim=1) > 0).all()
 
 
-@both_forms
+@all_forms
 @TASKS
 def test_gradients_pass_what_stays_in_float32(task, form):
     network, batch = network_and_batch(task, form)

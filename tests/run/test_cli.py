@@ -6,6 +6,7 @@ from mmnas.errors import ConfigError
 from mmnas.run import cli
 from mmnas.run.cli import main, parse
 from mmnas.run.flags import flags_of
+from mmnas.run.plan import make_plan
 from mmnas.tasks.itm import ITMTask
 from mmnas.tasks.vgd import VGDTask
 from mmnas.tasks.vqa import VQATask
@@ -51,6 +52,7 @@ def test_a_search_is_named_after_its_size():
         ("--RESUME=True", "resume", True),
         ("--RESUME=false", "resume", False),
         ("--KEEP_ALL", "keep_all", True),
+        ("--SCORES", "scores", True),
         ("--CKPT_PATH=a.pkl", "checkpoint", "a.pkl"),
         ("--MODEL=large", "size", "large"),
         ("--GENO_PATH=g.json", "geno_path", "g.json"),
@@ -59,6 +61,7 @@ def test_a_search_is_named_after_its_size():
         ("--ARCH_EPOCH=7", "geno_epoch", 7),
         ("--SPLIT=train+val", "split", "train+val"),
         ("--CFG=own.yml", "file", "own.yml"),
+        ("--NEW_ANSWERS", "new_answers", True),
         ("--GPU=0, 1, 2, 3", "devices", "0, 1, 2, 3"),
         ("--GPU=cpu", "devices", "cpu"),
         ("--TIME_LIMIT=90", "time_limit", 90),
@@ -75,6 +78,7 @@ def test_flags_of_the_request(argument, field, value):
         ("--FEAT_PATH=/f", "paths.features", "/f"),
         ("--WORD_VECTORS=glove.txt", "paths.word_vectors", "glove.txt"),
         ("--METRIC=exact", "data.metric", "exact"),
+        ("--LR=3e-4", "training.base_lr", 3e-4),
         ("--BS=32", "training.batch_size", 32),
         ("--ACCU=2", "training.accumulate", 2),
         ("--BUCKETS=false", "training.buckets", False),
@@ -93,8 +97,20 @@ def test_flags_of_the_request(argument, field, value):
 )
 def test_flags_that_override_the_configuration(argument, key, value):
     request = read("--RUN=train", argument)
-    assert request.overrides == {key: value}
+    assert request.overrides[key] == value
     assert request.flags[key] == argument.split("=")[0]
+
+
+def test_a_learning_rate_holds_for_every_split():
+    """The large network has one of its own for train+val+vg."""
+    flags = ["--RUN=train", "--MODEL=large", "--VERSION=x"]
+    for more, rate in ((), 5e-5), (["--LR=1e-5"], 1e-5):
+        assert make_plan(VQATask, read(*flags, *more)).config.base_lr == rate
+
+
+def test_small_letters_and_hyphens_are_understood():
+    request = read("--run=train", "--Seed", "1", "--max-epoch=5", "--metric=exact")
+    assert request.overrides == {"training.seed": 1, "training.epochs": 5, "data.metric": "exact"}
 
 
 def test_value_as_a_word_of_its_own():
@@ -147,7 +163,9 @@ def test_every_flag_has_a_case_above():
         ("--DATA_PATH= ", "--DATA_PATH is given without a value"),
         ("--CKPT_PATH=", "--CKPT_PATH is given without a value"),
         ("--SED=3", "unknown flag --SED=3; did you mean --SEED?"),
-        ("--seed=3", "unknown flag --seed=3; did you mean --SEED?"),
+        ("--lrate=3", "unknown flag --lrate=3; --help lists the flags"),
+        ("--LR=fast", "--LR=fast must be a number such as 1e-4"),
+        ("--LR=", "--LR is given without a value"),
         ("--SPLITS", "unknown flag --SPLITS; did you mean --SPLIT?"),
         ("--ARCH_PAHT=g", "unknown flag --ARCH_PAHT=g; did you mean --ARCH_PATH?"),
         ("--VERSION=a/b", "--VERSION='a/b' becomes part of file names"),

@@ -95,7 +95,8 @@ def test_scores_are_those_of_the_model_on_single_pairs(matched, place, run):
     texts = [split.texts[caption] for _, caption in chosen]
     expected = [scores(place, "mine")[pair] for pair in chosen]
     np.testing.assert_allclose(model(texts, *arrays)[:, 0], expected, atol=1e-5)
-    assert set(model.predict(texts, *arrays)[0]) == {"index", "probability"}
+    probabilities = [each.score for each in model.predict(images, texts)]
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-np.array(expected))), atol=1e-6)
 
 
 @pytest.mark.slow

@@ -41,7 +41,14 @@ def test_a_killed_process_leaves_a_lock_that_is_taken_over(tmp_path, holder):
     assert json.loads((tmp_path / "run" / NAME).read_text())["pid"] == holder.pid
     with locked(tmp_path / "run"):
         assert json.loads((tmp_path / "run" / NAME).read_text())["pid"] == os.getpid()
+        (tmp_path / "run" / "epoch1.pkl").touch()
     assert (tmp_path / "run" / NAME).read_text() == ""
+
+
+def test_the_folder_of_a_run_that_wrote_nothing_is_removed(tmp_path):
+    with locked(tmp_path / "logs" / "ckpts" / "run"):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_process_on_another_host_cannot_be_told_from_a_dead_one(tmp_path):

@@ -26,7 +26,7 @@ KEYS = {
     "task", "data_set", "protocol", "feature_kind", "size", "trained_on", "scored_on",
     "scored_split_was_trained_on", "summary", "checkpoint", "checkpoint_sha256", "epochs_trained",
     "training_processes", "training_versions", "genotype", "genotype_sha256", "seed", "precision", "processes",
-    "counts", "config", "versions", "seen_splits", "files",
+    "counts", "config", "versions", "seen_splits", "files", "features", "training_features",
 }  # fmt: skip
 RESULT = Result([{"row": 1}, {"row": 2}], {"score": 12.5}, {"score": 12.5, "more": 1})
 

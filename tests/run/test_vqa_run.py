@@ -124,6 +124,19 @@ def test_fine_tuning_starts_from_the_weights_and_keeps_the_vocabulary(trained, p
     assert new.history[0]["loss"] < old.history[1]["loss"]
 
 
+def test_the_best_and_the_last_checkpoint_have_names(place, run):
+    done = run(place, *place.train_flags("named", "--MAX_EPOCH=3", "--KEEP_ALL"))
+    history = load_checkpoint(place.checkpoint("named", "epoch3.pkl")).history
+    scores = [row["metrics"]["overall"] for row in history]
+    best = scores.index(max(scores)) + 1
+    assert f"best on val: epoch {best}, overall {max(scores):.2f}" in done.output.splitlines()[-1]
+    for name, epoch in (("best", best), ("last", 3)):
+        assert run(place, "--RUN=val", "--VERSION=named", f"--CKPT_PATH={name}", "--GPU=cpu").code == 0
+        assert place.result("val", "named", "meta.json")["checkpoint"].endswith(f"epoch{epoch}.pkl")
+    done = run(place, "--RUN=train", "--VERSION=other", "--CKPT_PATH=best", "--GPU=cpu")
+    assert done.code == 2 and "name the file to fine-tune" in done.output
+
+
 def test_the_later_published_layout_is_found(trained, place, run, tmp_path):
     data = tmp_path / "later"
     shutil.copytree(place.data / "vqa", data / "vqa" / "annotations")
@@ -182,7 +195,7 @@ def test_load_gives_a_model_to_call_on_arrays(trained, place, run):
     texts = [question.text for question in questions]
     logits = model(texts, *arrays)
     assert logits.shape == (7, len(model.vocabularies["answers"]))
-    answers = [row["answer"] for row in model.predict(texts, *arrays)]
+    answers = [each.answers[0][0] for each in model.predict(images, texts)]
     assert run(place, "--RUN=val", base(trained), "--VERSION=mine").code == 0
     assert answers == [row["answer"] for row in place.result("val", "mine")[:7]]
     assert "red" in model.vocabulary.words and model.genotype.uses_relation

@@ -94,20 +94,19 @@ def test_an_architecture_step_fetches_the_gradients_of_all_blocks_in_one_copy(tm
     fetched, averaged, fetch = [], [], torch.Tensor.cpu
     monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: fetched.append(tensor) or fetch(tensor))
     monkeypatch.setattr(Group, "average", lambda _, tensors: averaged.extend(tensors))
-    searcher._architecture_step(0)
+    searcher._architecture_step(next(iter(searcher.alpha_loader)), 0)
     gates = sum(len(alpha) for alpha in searcher.architecture.alphas)
     assert [len(each) for each in fetched] == [len(each) for each in averaged] == [gates + 1]  # and the loss
 
 
 def test_only_the_path_moves_in_a_weight_step_and_only_alphas_in_an_architecture_step(tmp_path, world):
     searcher = searcher_of("vqa", world, tmp_path, **{"search.alpha_start": 0, "search.alpha_every": 1})
-    moved_alone = searcher._architecture_step
-    searcher._architecture_step = lambda number: None
-    batches = iter(searcher.loader)
-    searcher._take_step(next(batches), 0, 1e-3)
+    batches = searcher._inputs()
+    (batch, held_out), (other, _) = next(batches), next(batches)
+    searcher._take_step((batch, None), 0, 1e-3)
     before = snapshot(searcher)
     path = searcher.architecture.draw(searcher._rng(1, 1))
-    searcher._take_step(next(batches), 1, 1e-3)
+    searcher._take_step((other, None), 1, 1e-3)
     after = snapshot(searcher)
     for number, (block, taken) in enumerate(zip(searcher.supernet.blocks, path, strict=True)):
         for index, candidate in enumerate(block):
@@ -115,7 +114,7 @@ def test_only_the_path_moves_in_a_weight_step_and_only_alphas_in_an_architecture
             moved = [not same(before[key], after[key]) for key in weights]
             assert all(moved) if index == taken else not any(moved), (number, index)
     alphas = [alpha.tolist() for alpha in searcher.architecture.alphas]
-    moved_alone(1)
+    searcher._architecture_step(held_out, 1)
     assert all(same(after[key], value) for key, value in snapshot(searcher).items())
     assert all(p.grad is None for p in searcher.supernet.parameters())
     assert all(old != new.tolist() for old, new in zip(alphas, searcher.architecture.alphas, strict=True))

@@ -13,7 +13,7 @@ from mmnas.models.published import from_published, our_name
 from mmnas.models.relation import Relation
 from mmnas.search.architecture import Architecture, alpha_gradient, initial_alphas
 from mmnas.search.supernet import Gates, MixedOp, Supernet
-from tests.forms import both_forms, plain
+from tests.forms import all_forms, plain
 from tests.stand_in import (
     fixture,
     fixture_batch,
@@ -67,7 +67,7 @@ def gate_gradient(case, gates, candidates):
     return loss, torch.autograd.grad(loss, gates.values)[0]
 
 
-@both_forms
+@all_forms
 @pytest.mark.parametrize("case", SEARCH["cases"], ids=NAMES)
 def test_a_mixed_operation_learns_as_the_published_one(case, form):
     """Loss, gate gradients, alpha gradients, alpha after one step of Adam and after the rescaling of mode `two`."""
@@ -105,7 +105,7 @@ def test_alpha_gradient_worked_out_by_hand():
     np.testing.assert_allclose(alpha_gradient(torch.zeros(2), torch.tensor([3.0, 1.0])), [0.5, -0.5])
 
 
-@both_forms
+@all_forms
 @pytest.mark.parametrize("task", ["vqa", "vgd", "itm"])
 def test_a_path_through_the_supernet_agrees_with_the_published_one(task, form):
     figures = SUPERNET[task]
@@ -128,7 +128,7 @@ def test_the_published_search_starts_where_ours_does():
     assert [alpha.tolist() for alpha in alphas] == SUPERNET["vqa"]["initial_alphas"]
 
 
-@both_forms
+@all_forms
 def test_gates_leave_the_value_of_the_path_as_it_is(form):
     """Gates of 1 and 0 compute what the active path computes, with every candidate's gradient at hand."""
     supernet, space = fixture_supernet("vqa")
@@ -145,7 +145,7 @@ def test_gates_leave_the_value_of_the_path_as_it_is(form):
     assert all(parameter.grad is None for parameter in supernet.parameters())
 
 
-@both_forms
+@all_forms
 def test_a_path_shares_the_weights_and_leaves_the_tree_as_it_is(form):
     supernet, space = fixture_supernet("vqa")
     form(supernet)

@@ -31,6 +31,7 @@ def test_outputs_that_overflow_leave_no_result(request, place, run, fixture, wei
     assert done.code == 2 and "Traceback" not in done.output
     last = done.output.splitlines()[-1]
     assert last.startswith("error: ") and "damaged.pkl gives NaN or infinite numbers for sample 0" in last
+    assert fixture == "matched" or "sample 0 (image " in last
     assert not list((place.folder / "logs").rglob("result_run_mine*"))
 
 

@@ -1,0 +1,148 @@
+"""The samples of a split with their references, read without features, and what a result scores on each.
+
+Letters: I images, C captions, E expressions.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmnas.boxes import pairwise_iou
+from mmnas.boxes.geometry import paired_iou
+from mmnas.config import Config
+from mmnas.data import refs, scan_precomp, vqa_json
+from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE
+from mmnas.errors import DataError
+from mmnas.metrics.grounding import CORRECT_IOU
+from mmnas.metrics.retrieval import RECALLS, folds, retrieval_ranks
+from mmnas.metrics.vqa_accuracy import EXACT, FORMS, vqa_accuracy
+from mmnas.predict.stored import Row, StoredResult
+from mmnas.tasks.itm import PROTOCOLS
+
+Figures = dict[str, dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Questions, expressions, or images with captions; and what is right for them."""
+
+    rows: list[Row]
+    """The samples as a result lists them; matching has rows of images, then of captions, but a sample per image."""
+    dataset: Any
+    """What `Task.score` reads of a data set."""
+    image_ids: list[int]
+    texts: list[str]
+    references: list[str]
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    """Reference boxes (E, 4), for grounding."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a result scores on each sample, in percent, and what it predicted there."""
+
+    figures: Figures
+    """By section and name, scores whose mean is a figure; NaN for samples not of it. The headline is first."""
+    predicted: list[str]
+    wrong: np.ndarray
+    """Whether the prediction is wrong, of each sample."""
+    boxes: np.ndarray | None = None
+    """Predicted boxes (E, 4), for grounding."""
+
+    @property
+    def headline(self) -> tuple[str, np.ndarray]:
+        """The name and the scores of the main figure."""
+        return next(iter(self.figures[""].items()))
+
+
+def read_samples(config: Config, split: str) -> Samples:
+    """Return the samples of a split below the data path of `config`. Raises `DataError` for what is not there."""
+    return {"vqa": _read_questions, "vgd": _read_expressions, "itm": _read_captions}[config.task](config, split)
+
+
+def score_samples(result: StoredResult, samples: Samples) -> Scores:
+    """Score a result. Raises `DataError` when it is of other samples."""
+    result.require_same_samples(samples.rows, f"{result.split} in {result.config.paths.data}")
+    return {"vqa": _score_answers, "vgd": _score_boxes, "itm": _score_matches}[result.config.task](result, samples)
+
+
+def _read_questions(config: Config, split: str) -> Samples:
+    path = vqa_json.require_questions(config.paths.data, split)
+    questions, annotations = vqa_json.read_questions(path), None
+    if split != "test":
+        annotations_path = vqa_json.require_annotations(config.paths.data, split)
+        found = {each.question_id: each for each in vqa_json.read_annotations(annotations_path)}
+        vqa_json.check_pairs(questions, list(found.values()), path, annotations_path)
+        annotations = [found[question.question_id] for question in questions]
+    ids, images, texts = zip(*((each.question_id, each.image_id, each.text) for each in questions), strict=True)
+    dataset = SimpleNamespace(question_ids=np.array(ids), annotations=annotations)
+    references = [annotation.multiple_choice_answer for annotation in annotations or ()]
+    return Samples([Row(number) for number in ids], dataset, list(images), list(texts), references)
+
+
+def _score_answers(result: StoredResult, samples: Samples) -> Scores:
+    answers = {row.question_id: row.answer for row in result.rows if row.question_id is not None}
+    form = EXACT if result.config.data.metric == EXACT else FORMS[0]
+    found = vqa_accuracy(answers, samples.dataset.annotations, form)["question"]
+    scores = np.array([found[row.question_id] for row in result.rows])
+    figures: Figures = {"": {"overall": scores}}
+    for kind in ("answer_type", "question_type"):
+        names = np.array([getattr(annotation, kind) for annotation in samples.dataset.annotations])
+        groups = [name for name in np.unique(names).tolist() if name.strip()]
+        figures[kind.replace("_", " ")] = {name: np.where(names == name, scores, np.nan) for name in groups}
+    return Scores(figures, [row.answer for row in result.rows], scores < 50)
+
+
+def _read_expressions(config: Config, split: str) -> Samples:
+    found = refs.find_expressions(config.paths.data, config.data.dataset, [split])[split]
+    rows = [Row(None, each.image_id, each.ref_id, each.sent_id, each.tokens) for each in found]
+    texts, boxes = [" ".join(each.tokens) for each in found], np.array([each.box for each in found], np.float32)
+    return Samples(rows, SimpleNamespace(expressions=found), [each.image_id for each in found], texts, texts, boxes)
+
+
+def _score_boxes(result: StoredResult, samples: Samples) -> Scores:
+    boxes, of_image = np.array([row.box for row in result.rows], np.float32), defaultdict(list)
+    ious = paired_iou(torch.from_numpy(boxes), torch.from_numpy(samples.boxes)).numpy()
+    for index, image_id in enumerate(samples.image_ids):
+        of_image[image_id].append(index)
+    predicted = []
+    for box, image_id in zip(boxes, samples.image_ids, strict=True):
+        met = pairwise_iou(box[None], samples.boxes[of_image[image_id]])[0]  # for what the box would be right
+        text = samples.texts[of_image[image_id][met.argmax()]]
+        predicted.append(text if met.max() >= CORRECT_IOU else "nothing that was described")
+    right = ious >= CORRECT_IOU
+    return Scores({"": {"accuracy": 100.0 * right, "mean IoU": 100.0 * ious}}, predicted, ~right, boxes)
+
+
+def _read_captions(config: Config, split: str) -> Samples:
+    _, test, parts = PROTOCOLS[config.data.protocol]
+    name = {"val": "dev", "test": test}.get(split, split)
+    captions = scan_precomp.read_split(config.paths.data, config.data.dataset, name)
+    ids, texts, each = captions.image_ids.tolist(), captions.texts, CAPTIONS_PER_IMAGE
+    rows = [Row(None, number) for number in ids]
+    rows += [Row(None, ids[caption // each], caption=caption, text=text) for caption, text in enumerate(texts)]
+    dataset = SimpleNamespace(captions=captions, folds=folds(len(ids), parts))
+    return Samples(rows, dataset, ids, [f"image {number}" for number in ids], texts[::each])
+
+
+def _score_matches(result: StoredResult, samples: Samples) -> Scores:
+    logits, texts, each = result.array("scores"), samples.dataset.captions.texts, CAPTIONS_PER_IMAGE
+    if logits.shape != (len(samples.image_ids), len(texts)):
+        raise DataError(f"the scores of {result.path} have the shape {logits.shape}: score again")
+    figures: dict[str, Any] = defaultdict(lambda: defaultdict(lambda: np.zeros(len(logits))))
+    predicted: list[str] = []
+    for fold in samples.dataset.folds:
+        block = logits[fold, fold.start * each : fold.stop * each]
+        weight = 100 * len(logits) / len(samples.dataset.folds) / len(block)  # a figure is the mean over folds
+        images, captions = retrieval_ranks(block)
+        predicted += [texts[fold.start * each + best] for best in block.argmax(axis=1).tolist()]
+        for k in RECALLS:
+            parts = weight * (images <= k), weight * (captions <= k).reshape(-1, each).mean(axis=1)
+            figures[""]["rsum"][fold] += parts[0] + parts[1]
+            figures["captions of an image"][f"R@{k}"][fold] = parts[0]
+            figures["images of a caption"][f"R@{k}"][fold] = parts[1]
+    return Scores(figures, predicted, figures["captions of an image"]["R@1"] == 0)
