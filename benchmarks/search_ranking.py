@@ -1,10 +1,14 @@
 """How well a supernet ranks genotypes: its score of each beside the accuracy of the genotype trained alone.
 
-    python3 -m benchmarks.search_ranking --folder FOLDER [--tasks vgd vqa itm] [--seeds 0] [--genotypes 24]
+    python3 -m benchmarks.search_ranking alone  --folder FOLDER [--tasks vgd] [--seeds 0] [--genotypes 24]
+    python3 -m benchmarks.search_ranking search --folder FOLDER [--tasks vgd] [--seeds 0] [--variants paper random]
+    python3 -m benchmarks.search_ranking found  --folder FOLDER [--tasks vgd] [--seeds 0] [--variants paper random]
 
-For every task: random genotypes and MCAN's pattern, each trained alone on the demo world and scored on val. One process,
-one thread. Every result is added to `trained.jsonl` in the folder as soon as it is there, under a hash of genotype, task,
-settings and seed, and never computed again: a study may be stopped at any time, and grows over runs.
+On the demo world, with the tiny network: `alone` trains MCAN's pattern and random genotypes by themselves; `search`
+trains supernets and lets each score the same genotypes on its held-out part; `found` trains what the searches
+chose, and MCAN's pattern, with the search's seed. One process, one thread. Results are appended to `trained.jsonl`
+and `searches.jsonl` in the folder under a hash of everything they follow from, and never computed again, so a study
+may be stopped at any time and grows over runs. `benchmarks.search_tables` evaluates them.
 """
 
 import argparse
@@ -20,21 +24,39 @@ from typing import Any
 
 import torch
 
+from mmnas.data.store_writer import pack
 from mmnas.demo.comparison import in_words, last_accuracy, mcan, random_genotypes, search_space_of
 from mmnas.demo.world import write_world
 from mmnas.engine.distributed import Group
-from mmnas.genotype import Genotype, write_genotypes
+from mmnas.genotype import Genotype, read_genotype, write_genotypes
+from mmnas.models.cpu import use_cpu_kernels
 from mmnas.run.plan import Request, make_plan
-from mmnas.run.session import run
+from mmnas.run.session import prepare, run
+from mmnas.search.history import read_history
+from mmnas.search.searcher import Searcher
 from mmnas.tasks import task_named
 
-IMAGES = 400
 # How each task's genotypes are trained alone; what is not said is the tiny network's own.
 TRAINING: dict[str, dict[str, Any]] = {
-    "vgd": {"training.epochs": 3},
-    "vqa": {"training.epochs": 12},
-    "itm": {"training.epochs": 9},
+    "vgd": {"images": 400, "training.epochs": 3},
+    "vqa": {"images": 200, "training.epochs": 8, "training.batch_size": 16, "training.decay_epochs": [6, 7]},
+    "itm": {"images": 200, "training.epochs": 6, "training.decay_epochs": [5]},
 }
+# How each task is searched, on the same world; a variant adds to it.
+SEARCH: dict[str, dict[str, Any]] = {
+    "vgd": {"training.epochs": 6, "search.alpha_start": 2},
+    "vqa": {"training.epochs": 12, "search.alpha_start": 7, "training.batch_size": 16},
+    "itm": {"training.epochs": 10, "search.alpha_start": 5},
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "paper": {"search.choose": 16},
+    "uniform": {"search.choose": 16, "search.alpha_init": "uniform"},
+    "fair": {"search.choose": 16, "search.alpha_init": "uniform", "search.sampling": "fair"},
+    "loss": {"search.choose": 16, "search.warm_up": "loss"},
+    "random": {"search.strategy": "random", "search.choose": 64},
+    "evolution": {"search.strategy": "evolution", "search.choose": 64},
+}
+FEATURES = {"vqa": "coco_extract", "vgd": "detfeat100_woref", "itm": "flickr_rois_resnet101_fix36"}
 
 
 class Table:
@@ -51,12 +73,7 @@ class Table:
         if key not in self.rows:
             begin = time.process_time()
             row = {"key": key, **inputs, **compute(), "cpu_seconds": round(time.process_time() - begin, 1)}
-            self.rows[key] = {
-                **row,
-                "commit": commit(),
-                "machine": platform.machine(),
-                "torch": str(torch.__version__),
-            }
+            self.rows[key] = {**row, "commit": commit(), "machine": platform.machine(), "torch": torch.__version__}
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(self.rows[key]) + "\n")
         return self.rows[key]
@@ -67,28 +84,82 @@ def commit() -> str:
     return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
 
 
-def trained_alone(table: Table, world: Path, task: str, genotype: Genotype, seed: int) -> dict[str, Any]:
-    """Return the row of a genotype trained by itself."""
-    settings = {"images": IMAGES, **TRAINING[task]}
-    inputs = {"task": task, "genotype": genotype.to_dict(), "settings": settings, "seed": seed}
-    return table.get(inputs, lambda: {"accuracy": train(world, task, genotype, seed)})
+class Study:
+    """The results in a folder, and how what is missing there is computed."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.trained, self.searches = (Table(folder / f"{name}.jsonl") for name in ("trained", "searches"))
 
-def train(world: Path, task: str, genotype: Genotype, seed: int) -> float:
-    """Train a genotype and return the figure on val after the last epoch."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "genotype.json"
-        write_genotypes(file, {0: genotype})
-        overrides = {
-            "paths.data": str(world), "paths.logs": folder, "training.workers": 0, "training.seed": seed,
-            **TRAINING[task],
-        }  # fmt: skip
-        request = Request(
-            "train", size="tiny", version="alone", split="train", geno_path=str(file), overrides=overrides
-        )
-        kind = task_named(task)
+    def paths(self, task: str, logs: Path) -> dict[str, Any]:
+        """Return where a task's data are, written and packed first; batches are those of unpacked features."""
+        images = TRAINING[task]["images"]
+        world, store = self.folder / f"world{images}", self.folder / f"{task}{images}.features"
+        write_world(world, images)
+        pack([str(world / FEATURES[task])], str(store), "float32", None)
+        paths = {"paths.data": str(world), "paths.features": str(store), "paths.logs": str(logs)}
+        return {**paths, "training.workers": 0, "training.buckets": False}
+
+    def alone(self, task: str, genotype: Genotype, seed: int) -> dict[str, Any]:
+        """Return the row of a genotype trained by itself."""
+        inputs = {"task": task, "genotype": genotype.to_dict(), "settings": TRAINING[task], "seed": seed}
+        return self.trained.get(inputs, lambda: {"accuracy": self._train(task, genotype, seed)})
+
+    def _train(self, task: str, genotype: Genotype, seed: int) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            file, kind = Path(folder) / "genotype.json", task_named(task)
+            write_genotypes(file, {0: genotype})
+            overrides = {**self.paths(task, Path(folder)), "training.seed": seed, **settings(TRAINING[task])}
+            request = Request(
+                "train", size="tiny", version="alone", split="train", geno_path=str(file), overrides=overrides
+            )
+            run(Group(), kind, make_plan(kind, request))
+            return last_accuracy(Path(folder), "alone", kind.headline)
+
+    def search(self, task: str, variant: str, seed: int, genotypes: list[Genotype]) -> dict[str, Any]:
+        """Return the row of a search: what it found, and its supernet's loss of each of `genotypes`."""
+        chosen = {"images": TRAINING[task]["images"], **SEARCH[task], **VARIANTS[variant]}
+        inputs = {"task": task, "variant": variant, "settings": chosen, "seed": seed}
+        return self.searches.get(inputs, lambda: self._search(task, variant, seed, chosen, genotypes))
+
+    def _search(
+        self, task: str, variant: str, seed: int, chosen: dict[str, Any], genotypes: list[Genotype]
+    ) -> dict[str, Any]:
+        logs, version, kind = self.folder / "logs", f"{task}_{variant}_{seed}", task_named(task)
+        overrides = {**self.paths(task, logs), "training.seed": seed, **settings(chosen)}
+        request = Request("search", size="tiny", version=version, overrides=overrides)
+        begin = time.process_time()
         run(Group(), kind, make_plan(kind, request))
-        return last_accuracy(Path(folder), "alone", kind.headline)
+        seconds = round(time.process_time() - begin, 1)
+        plan = make_plan(kind, Request("search", version=version, resume=True, overrides=self.paths(task, logs)))
+        history = read_history(plan.config.files.history)
+        return {
+            "found": read_genotype(plan.config.files.genotypes).to_dict(),
+            "argmax": plan.checkpoint.history[-1]["genotype"],
+            "losses": dict(zip(map(in_words, genotypes), supernet_losses(plan, kind, genotypes), strict=True)),
+            "scored": {in_words(each.genotype): each.loss for each in history.scored},
+            "search_seconds": seconds,
+        }
+
+
+def supernet_losses(plan: Any, kind: Any, genotypes: list[Genotype]) -> list[float]:
+    """Return the loss that a finished search's supernet gives each genotype on the held-out part."""
+    task = kind(plan.config)
+    model = prepare(task, plan)
+    use_cpu_kernels(model)
+    searcher = Searcher(task, model, plan.genotype, Group(), plan.folder, keep_all=False)
+    searcher.restore(plan.checkpoint, plan.source.path)
+    held_out, rows = searcher.held_out(), (*plan.genotype.encoder, *plan.genotype.decoder)
+    paths = [
+        [row.index(name) for row, [name] in zip(rows, (*each.encoder, *each.decoder), strict=True)]
+        for each in genotypes
+    ]
+    return [held_out.loss(searcher.supernet.network(path)) for path in paths]
+
+
+def settings(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a study's settings is a configuration key."""
+    return {key: value for key, value in chosen.items() if "." in key}
 
 
 def contestants(task: str, count: int) -> list[Genotype]:
@@ -98,22 +169,27 @@ def contestants(task: str, count: int) -> list[Genotype]:
 
 
 def main() -> None:
-    """Train what is not trained yet."""
+    """Compute what is not there yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["alone", "search", "found"])
     parser.add_argument("--folder", type=Path, required=True, help="where results are kept")
     parser.add_argument("--tasks", nargs="+", default=list(TRAINING), choices=list(TRAINING))
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--genotypes", type=int, default=24)
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
-    world, table = options.folder / "world", Table(options.folder / "trained.jsonl")
-    write_world(world, IMAGES)
-    for task in options.tasks:
-        for genotype in contestants(task, options.genotypes):
-            for seed in options.seeds:
-                row = trained_alone(table, world, task, genotype, seed)
-                print(f"{task} seed {seed} {row['accuracy']:6.2f}  {in_words(genotype)}", flush=True)
+    study = Study(options.folder.resolve())
+    for task, seed in ((task, seed) for seed in options.seeds for task in options.tasks):
+        genotypes = contestants(task, options.genotypes)
+        rows = [study.search(task, each, seed, genotypes) for each in options.variants if options.what != "alone"]
+        if options.what == "found":
+            found = [Genotype.from_dict(row[name]) for row in rows for name in ("found", "argmax")]
+            genotypes = [genotypes[0], *found]
+        for genotype in genotypes if options.what != "search" else []:
+            row = study.alone(task, genotype, seed)
+            print(f"{task} seed {seed} {row['accuracy']:6.2f}  {in_words(genotype)}", flush=True)
 
 
 if __name__ == "__main__":

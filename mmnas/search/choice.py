@@ -77,18 +77,10 @@ def _evolve(scores: dict[Path, float], limits: Limits, score: Score, rng: np.ran
     population: deque[Path] = deque(scores, POPULATION)
     for _ in range(TRIES * count):
         drawn = [population[index] for index in rng.integers(len(population), size=TOURNAMENT)]
-        nearby = limits.neighbors(min(drawn, key=lambda path: scores[path]))
+        parent = min(drawn, key=scores.__getitem__)
+        nearby = limits.neighbors(parent)
         if len(scores) == count or not nearby:
             break
         population.append(tuple(nearby[rng.integers(len(nearby))]))
         if population[-1] not in scores:
             scores[population[-1]] = score(population[-1])
-
-
-def fair_path(sizes: Sequence[int], seed: int, purpose: int, number: int) -> list[int]:
-    """Return the path of a step in which every block takes each of its candidates once in as many steps."""
-    path = []
-    for block, size in enumerate(sizes):
-        turn, place = divmod(number, size)
-        path.append(int(np.random.default_rng((seed, purpose, block, turn)).permutation(size)[place]))
-    return path

@@ -6,13 +6,13 @@ the final choice those of `Scored`. No torch here.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
 
-from mmnas.errors import CheckpointError, DataError
+from mmnas.errors import DataError
 from mmnas.files import PathLike, read_json, write_json
 from mmnas.genotype import OPERATIONS, Genotype
 from mmnas.schema import Count, Finite, Natural, convert, shown
@@ -89,32 +89,6 @@ def collapses(epochs: Sequence[SearchEpoch]) -> bool:
     before = next((epoch for epoch in reversed(epochs) if not epoch.architecture_steps), epochs[0])
     last = epochs[-1]
     return last.entropy < before.entropy / 2 and last.loss > LOSS_FALLS * before.loss
-
-
-def described(epoch: SearchEpoch, genotype: Genotype) -> Iterator[str]:
-    """Yield a line per stream: each block's operation, and how decided it is."""
-    for stream, rows in (("enc", genotype.encoder), ("dec", genotype.decoder)):
-        pairs = zip(rows, epoch.probabilities[stream], strict=True)
-        blocks = (f"{name} {entropy(p):.2f}/{margin(p):.2f}" for [name], p in pairs)
-        yield f"{stream} (entropy/margin): {', '.join(blocks)}"
-
-
-def history_of(rows: Sequence[Mapping[str, Any]], space: Genotype) -> SearchHistory:
-    """Return the epochs that a search's checkpoint has noted, in the form of the file that is drawn from."""
-    cut = len(space.encoder)
-    epochs = [{name: row[name] for name in SearchEpoch.__struct_fields__ if name in row} for row in rows]
-    for epoch in epochs:
-        epoch["probabilities"] = {"enc": epoch["probabilities"][:cut], "dec": epoch["probabilities"][cut:]}
-    candidates = {"enc": space.encoder[0], "dec": space.decoder[0]}
-    return convert({"candidates": candidates, "epochs": epochs}, SearchHistory, "history", CheckpointError)
-
-
-def standing(history: Sequence[Mapping[str, Any]]) -> int:
-    """Return for how many epochs with architecture steps the genotype has not changed, up to the last."""
-    steps = [0, *(row["architecture_steps"] for row in history)]
-    pairs = zip(history, steps[:-1], strict=True)
-    ends = [row["changed"] > 0 or row["architecture_steps"] == before for row, before in pairs]
-    return [*reversed(ends), True].index(True)
 
 
 def write_history(path: PathLike, history: SearchHistory) -> None:

@@ -8,7 +8,8 @@ import heapq
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate
+from operator import itemgetter
 
 import numpy as np
 
@@ -24,6 +25,7 @@ AMOUNTS: dict[str, Callable[[Cost], int]] = {
     "params": lambda cost: cost.parameters,
     "max_skip": lambda cost: not cost.parameters,
 }
+STEPS = 500  # in which the amounts that paths have used are told apart
 SUFFIXES = {"K": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -50,17 +52,19 @@ class Limits:
     def most_probable(self, probabilities: Sequence[np.ndarray], count: int = 1) -> list[list[int]]:
         """Return up to `count` paths within the limits, the most probable first, of equals the first.
 
-        Keeps, block by block, the best paths to every reachable amount.
+        Goes block by block; of the paths that have used nearly the same amounts, the most probable ones go on.
         """
-        held: dict[tuple, list[tuple]] = {tuple(0 * self.most): [(0.0, ())]}
+        order = itemgetter(0, 1)
+        held: list[tuple[float, tuple[int, ...], np.ndarray]] = [(0.0, (), 0 * self.most)]
         for p, amounts, rest in zip(probabilities, self.amounts, self.rest, strict=True):
-            grown: dict[tuple, list[tuple]] = defaultdict(list)
-            for used, paths in held.items():
-                for index in self._fitting(np.array(used), amounts, rest):
-                    surprise = -math.log(max(p[index], 1e-300))
-                    grown[tuple(used + amounts[index])] += [(s + surprise, (*path, index)) for s, path in paths]
-            held = {used: heapq.nsmallest(count, paths) for used, paths in grown.items()}
-        return [list(path) for _, path in heapq.nsmallest(count, chain.from_iterable(held.values()))]
+            grown = defaultdict(list)
+            for surprise, path, used in held:
+                for index in self._fitting(used, amounts, rest):
+                    total, own = used + amounts[index], -math.log(max(p[index], 1e-300))
+                    step = tuple(total * STEPS // np.maximum(self.most, 1))
+                    grown[step].append((surprise + own, (*path, int(index)), total))
+            held = [path for paths in grown.values() for path in heapq.nsmallest(count, paths, order)]
+        return [list(path) for _, path, _ in heapq.nsmallest(count, held, order)]
 
     def draw(self, rng: np.random.Generator) -> list[int]:
         """Draw a path; in each block every candidate that leaves room for the others is equally likely."""
@@ -93,8 +97,9 @@ class Limits:
 
 def limits_of(config: Config, space: Genotype) -> Limits:
     """Return the limits that a configuration sets; costs are those at the size that genotypes are trained with."""
-    size, search, data = "small" if config.size == "search" else config.size, config.search, config.data
-    model = load_config(config.task, size, split="", version="").model
+    search, data, model = config.search, config.data, config.model
+    if config.size == "search":
+        model = load_config(config.task, "small", split="", version="").model
     sizes = Sizes(model.hidden_size, model.relation_size, model.head_scale)
     alone = Genotype(*(tuple((name,) for name in rows[0]) for rows in (space.encoder, space.decoder)))
     encoder, decoder = genotype_costs(alone, sizes, regions=data.max_regions, tokens=data.max_tokens)

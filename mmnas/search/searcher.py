@@ -5,7 +5,7 @@ part, by binary gates. All random choices follow from (seed, step) and are the s
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from mmnas.batch import Batch
 from mmnas.engine.checkpoint import Checkpoint
 from mmnas.engine.checkpoint_values import unusable
 from mmnas.engine.distributed import Group
-from mmnas.engine.evaluator import tools_of
 from mmnas.engine.loop import EpochLoop
 from mmnas.engine.optimizer import restore_optimizer
 from mmnas.engine.steps import add_gradients, autocast, move_weights, seed_step
@@ -29,8 +28,9 @@ from mmnas.genotype import Genotype, write_genotypes
 from mmnas.models.network import MMNasNet
 from mmnas.schema import convert
 from mmnas.search.architecture import Architecture
-from mmnas.search.choice import HeldOut, fair_path, scores_of
-from mmnas.search.history import Scored, check_history, collapses, described, history_of, standing, write_history
+from mmnas.search.choice import HeldOut, scores_of
+from mmnas.search.epochs import history_of, log_epoch, row_of, standing
+from mmnas.search.history import Scored, check_history, write_history
 from mmnas.search.limits import limits_of
 from mmnas.search.supernet import Supernet, space_of
 from mmnas.tasks.base import Task
@@ -132,8 +132,7 @@ class Searcher(EpochLoop):
     def _path(self, number: int) -> list[int]:
         """Return the path of a weight step."""
         if self.config.search.sampling == "fair" and not self._architecture_steps(number + 1):
-            sizes = list(map(len, self.architecture.alphas))
-            return fair_path(sizes, self.config.training.seed, FAIR_PATH, number)
+            return self.architecture.draw_fairly(number, self.config.training.seed, FAIR_PATH)
         return self.architecture.draw(self._rng(WEIGHT_PATH, number))
 
     def _rng(self, purpose: int, number: int) -> np.random.Generator:
@@ -184,35 +183,13 @@ class Searcher(EpochLoop):
     def _complete(self, row: dict[str, Any]) -> None:
         """Add and log what the epoch has found: genotype, probabilities, how far they have changed."""
         self._require_equal_alphas()
-        path = self._best_path()
-        genotype, cost = self.genotype.take(path), self.limits.cost(path)
-        start: dict[str, Any] = {"genotype": genotype.to_dict(), "unchanged_epochs": 0}
-        before = self.history[-1] if self.history else start
+        path, search = self._best_path(), self.config.search
         steps = self._architecture_steps((self.epoch + 1) * len(self.sampler))
-        changed = _differences(genotype, Genotype.from_dict(before["genotype"]))
-        row |= {
-            "metrics": {},
-            "architecture_steps": steps,
-            "changed": changed,
-            "unchanged_epochs": 1 if changed else before["unchanged_epochs"] + 1,
-            "genotype": genotype.to_dict(),
-            "probabilities": [p.tolist() for p in self.architecture.probabilities()],
-            "parameters": cost.parameters,
-            "multiply_adds": cost.multiply_adds,
-            "image_gain": self._image_gain() if not steps and self.config.search.warm_up == "loss" else 0.0,
-        }
-        log.info(
-            "epoch %d: loss %.4f; %d blocks changed, the genotype has stood for %d epochs; %d architecture steps",
-            row["epoch"], row["loss"], row["changed"], row["unchanged_epochs"], row["architecture_steps"],
-        )  # fmt: skip
-        epochs = history_of([*self.history, row], self.genotype).epochs
-        for line in described(epochs[-1], genotype):
-            log.info("  %s", line)
-        if collapses(epochs):
-            log.warning(
-                "the genotype is nearly decided, but the loss has hardly fallen since architecture steps began: "
-                "start them later (--ALPHA_START, --WARM_UP=loss)"
-            )
+        genotype, probabilities = self.genotype.take(path), self.architecture.probabilities()
+        row |= row_of(self.history, genotype, self.limits.cost(path), probabilities, steps)
+        if search.warm_up == "loss" and search.strategy == "paper" and not steps:
+            row["image_gain"] = self._image_gain()
+        log_epoch([*self.history, row], self.genotype)
 
     def _require_equal_alphas(self) -> None:
         """Raise `MMNasError` unless every process holds the same alphas, which are about to be written."""
@@ -220,8 +197,9 @@ class Searcher(EpochLoop):
         if any(alphas != held[0] for alphas in held):
             raise MMNasError("processes hold different architecture parameters: the last checkpoints are intact")
 
-    def _held_out(self) -> HeldOut:
-        self._alpha_batches = None  # its workers are about to read something else
+    def held_out(self) -> HeldOut:
+        """Return the data on which paths are compared, prepared for it."""
+        self._prepare_epoch()
         self.alpha_sampler.start(0)
         return HeldOut(self.task, self.group, islice(self.alpha_loader, HELD_OUT_BATCHES))
 
@@ -229,22 +207,14 @@ class Searcher(EpochLoop):
         """Return by which part the loss rises with the features of other images: 0 while only texts are used."""
         rng = self._rng(TRIAL_PATHS, self.epoch)
         networks = [self.supernet.network(self.architecture.draw(rng)) for _ in range(TRIALS)]
-        return self._held_out().image_gain(networks)
+        return self.held_out().image_gain(networks)
 
     def _score(self) -> list[Scored]:
         """Score paths for the final choice; return them, the best first."""
         search, rng = self.config.search, self._rng(CHOICE, self.epoch)
         if search.strategy == "paper" and not search.choose:
             return []
-        self.model.eval()
-        tools = tools_of(self.group, self.config.training.workers)
-        with torch.inference_mode(), autocast(self.config, self.group.device):
-            self.task.before_epoch(
-                self._network(), 0, tools, self.datasets
-            )  # of a resumed run, nothing is prepared
-        held_out = self._held_out()
-
-        probabilities = self.architecture.probabilities()
+        held_out, probabilities = self.held_out(), self.architecture.probabilities()
         losses = scores_of(
             search, self.limits, probabilities, lambda p: held_out.loss(self.supernet.network(p)), rng
         )
@@ -255,21 +225,23 @@ class Searcher(EpochLoop):
         """Write the genotypes and the probabilities of all epochs so far, and in the end what is chosen."""
         if not self.history:
             return
-        scored = [] if self._unfinished() else self._score()
+        found = {row["epoch"]: Genotype.from_dict(row["genotype"]) for row in self.history}
+        scored = []
+        if not self._unfinished():
+            scored = self._score()
+            found |= self._chosen(scored)
         if self.group.rank == 0:
-            found = {row["epoch"]: Genotype.from_dict(row["genotype"]) for row in self.history}
-            if scored:
-                found[self.epoch] = scored[0].genotype
-                log.info(
-                    "chosen: the best of %d genotypes on the held-out part, loss %.4f", len(scored), scored[0].loss
-                )
-            if scored or self.config.search.strategy == "paper":
+            if scored or self.config.search.strategy == "paper":  # a control has found nothing before its end
                 write_genotypes(self.config.files.genotypes, found)
             write_history(
                 self.config.files.history, replace(history_of(self.history, self.genotype), scored=scored)
             )
 
-
-def _differences(one: Genotype, other: Genotype) -> int:
-    rows = zip((*one.encoder, *one.decoder), (*other.encoder, *other.decoder), strict=True)
-    return sum(row != before for row, before in rows)
+    def _chosen(self, scored: Sequence[Scored]) -> dict[int, Genotype]:
+        """Log how the search has ended; return the genotype that replaces the last epoch's, if one was chosen."""
+        if self.config.search.strategy == "paper" and not self.history[-1]["architecture_steps"]:
+            log.warning("the warm-up has not ended, and no architecture was learned: use more epochs (--MAX_EPOCH)")
+        if not scored:
+            return {}
+        log.info("chosen: the best of %d genotypes on the held-out part, loss %.4f", len(scored), scored[0].loss)
+        return {self.epoch: scored[0].genotype}

@@ -207,7 +207,7 @@ def test_patience_counts_unchanged_epochs_with_architecture_steps(tmp_path, worl
 
 def test_the_prior_survives_until_alphas_learn(tmp_path, world):
     searcher = searcher_of("vqa", world, tmp_path)
-    assert searcher.architecture.genotype().encoder == (("self_att_64",), ("feed_forward",))
+    assert searcher.genotype.take(searcher._best_path()).encoder == (("self_att_64",), ("feed_forward",))
     np.testing.assert_allclose(searcher.architecture.probabilities()[0], [0.8808, 0.1192], atol=1e-4)
 
 
