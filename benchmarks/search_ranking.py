@@ -56,7 +56,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "random": {"search.strategy": "random", "search.choose": 64},
     "evolution": {"search.strategy": "evolution", "search.choose": 64},
 }
-FEATURES = {"vqa": "coco_extract", "vgd": "detfeat100_woref", "itm": "flickr_rois_resnet101_fix36"}
+FEATURES = {"vqa": "coco_extract", "vgd": "vgd_coco/fix100/refcoco_unc", "itm": "flickr_rois_resnet101_fix36"}
 
 
 class Table:
