@@ -18,7 +18,7 @@ from mmnas.genotype import Genotype, read_genotype
 from mmnas.paths import RunPaths
 from mmnas.run.flags import Request, default_genotype
 from mmnas.schema import Text, convert
-from mmnas.search.supernet import space_of
+from mmnas.search.limits import checked_space
 from mmnas.tasks.base import Task
 
 # The values of --RUN that start from flags, learn, and may be resumed.
@@ -92,7 +92,7 @@ def make_plan(task: type[Task], request: Request) -> Plan:
     else:
         config = _configuration(task, request, request.size or default_size(request.run), version)
         if request.run == "search":
-            genotype = space_of(config)
+            genotype = checked_space(config)
         else:
             genotype = read_genotype(request.geno_path or default_genotype(task), request.geno_epoch)
     named = request.version is not None

@@ -62,14 +62,22 @@ def scores_of(
     """Return the scores of the paths that a search compares in the end."""
     count = search.choose or CONTROL
     if search.strategy == "paper":
-        paths = limits.most_probable(probabilities, count)
+        paths = [tuple(path) for path in limits.most_probable(probabilities, count)]
     else:
-        paths = [limits.draw(rng) for _ in range(TRIES * count)]
-    first = count if search.strategy != "evolution" else min(POPULATION, count)
-    scores = {path: score(path) for path in list(dict.fromkeys(map(tuple, paths)))[:first]}
+        paths = _drawn(limits, rng, count if search.strategy == "random" else min(POPULATION, count))
+    scores = {path: score(path) for path in paths}
     if search.strategy == "evolution":
         _evolve(scores, limits, score, rng, count)
     return scores
+
+
+def _drawn(limits: Limits, rng: np.random.Generator, count: int) -> list[Path]:
+    """Return up to `count` different random paths."""
+    paths: dict[Path, None] = {}
+    for _ in range(TRIES * count):
+        if len(paths) < count:
+            paths[tuple(limits.draw(rng))] = None
+    return list(paths)
 
 
 def _evolve(scores: dict[Path, float], limits: Limits, score: Score, rng: np.random.Generator, count: int) -> None:

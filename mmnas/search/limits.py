@@ -18,6 +18,7 @@ from mmnas.errors import ConfigError
 from mmnas.genotype import Genotype
 from mmnas.models.cost import Cost, genotype_costs
 from mmnas.models.operations import Sizes
+from mmnas.search.supernet import space_of
 
 # How much of each limited amount a candidate takes.
 AMOUNTS: dict[str, Callable[[Cost], int]] = {
@@ -25,7 +26,7 @@ AMOUNTS: dict[str, Callable[[Cost], int]] = {
     "params": lambda cost: cost.parameters,
     "max_skip": lambda cost: not cost.parameters,
 }
-STEPS = 500  # in which the amounts that paths have used are told apart
+STATES = 1000  # so many combinations of used amounts are told apart on the way to the most probable path
 SUFFIXES = {"K": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -42,7 +43,7 @@ class Limits:
         for name, low, high in zip(most, self.rest[0] + least[0], self.most, strict=True):
             if low > high:
                 raise ConfigError(
-                    f"--{name.upper()}={high:.4g} is too small: no genotype takes less than {low:.4g}"
+                    f"--{name.upper()}={high:.0f} is too small: no genotype takes less than {low:.0f}"
                 )
 
     def cost(self, path: Sequence[int]) -> Cost:
@@ -54,15 +55,15 @@ class Limits:
 
         Goes block by block; of the paths that have used nearly the same amounts, the most probable ones go on.
         """
-        order = itemgetter(0, 1)
+        order, steps = itemgetter(0, 1), int(STATES ** (1 / max(1, len(self.most))))
         held: list[tuple[float, tuple[int, ...], np.ndarray]] = [(0.0, (), 0 * self.most)]
         for p, amounts, rest in zip(probabilities, self.amounts, self.rest, strict=True):
             grown = defaultdict(list)
             for surprise, path, used in held:
                 for index in self._fitting(used, amounts, rest):
                     total, own = used + amounts[index], -math.log(max(p[index], 1e-300))
-                    step = tuple(total * STEPS // np.maximum(self.most, 1))
-                    grown[step].append((surprise + own, (*path, int(index)), total))
+                    state = tuple(total * steps // np.maximum(self.most, 1))
+                    grown[state].append((surprise + own, (*path, int(index)), total))
             held = [path for paths in grown.values() for path in heapq.nsmallest(count, paths, order)]
         return [list(path) for _, path, _ in heapq.nsmallest(count, held, order)]
 
@@ -93,6 +94,13 @@ class Limits:
         expected = sum((p @ row for p, row in zip(probabilities, self.amounts, strict=True)), 0 * self.most)
         weight = (expected > self.most) / np.maximum(self.most, 1)  # (limits,)
         return [row @ weight for row in self.amounts]
+
+
+def checked_space(config: Config) -> Genotype:
+    """Return the search space of a configuration. Raises `ConfigError` if nothing in it meets the limits."""
+    space = space_of(config)
+    limits_of(config, space)
+    return space
 
 
 def limits_of(config: Config, space: Genotype) -> Limits:
