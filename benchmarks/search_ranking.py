@@ -25,13 +25,14 @@ from typing import Any
 import torch
 
 from mmnas.data.store_writer import pack
-from mmnas.demo.comparison import in_words, last_accuracy, mcan, random_genotypes, search_space_of
+from mmnas.demo.comparison import last_accuracy, mcan, random_genotypes, search_space_of
 from mmnas.demo.world import write_world
 from mmnas.engine.distributed import Group
 from mmnas.genotype import Genotype, read_genotype, write_genotypes
 from mmnas.models.cpu import use_cpu_kernels
 from mmnas.run.plan import Request, make_plan
 from mmnas.run.session import prepare, run
+from mmnas.search.drawing import in_words
 from mmnas.search.history import read_history
 from mmnas.search.searcher import Searcher
 from mmnas.tasks import task_named
@@ -133,9 +134,10 @@ class Study:
         seconds = round(time.process_time() - begin, 1)
         plan = make_plan(kind, Request("search", version=version, resume=True, overrides=self.paths(task, logs)))
         history = read_history(plan.config.files.history)
+        control = plan.config.search.strategy != "paper"
         return {
             "found": read_genotype(plan.config.files.genotypes).to_dict(),
-            "argmax": plan.checkpoint.history[-1]["genotype"],
+            **({} if control else {"argmax": plan.checkpoint.history[-1]["genotype"]}),
             "losses": dict(zip(map(in_words, genotypes), supernet_losses(plan, kind, genotypes), strict=True)),
             "scored": {in_words(each.genotype): each.loss for each in history.scored},
             "search_seconds": seconds,
@@ -185,7 +187,8 @@ def main() -> None:
         genotypes = contestants(task, options.genotypes)
         rows = [study.search(task, each, seed, genotypes) for each in options.variants if options.what != "alone"]
         if options.what == "found":
-            found = [Genotype.from_dict(row[name]) for row in rows for name in ("found", "argmax")]
+            names = [(row, name) for row in rows for name in ("found", "argmax") if name in row]
+            found = [Genotype.from_dict(row[name]) for row, name in names]
             genotypes = [genotypes[0], *found]
         for genotype in genotypes if options.what != "search" else []:
             row = study.alone(task, genotype, seed)

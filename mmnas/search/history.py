@@ -70,6 +70,15 @@ class SearchHistory(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     scored: list[Scored] = []
     """For the final choice, the best first."""
 
+    @property
+    def found(self) -> Scored:
+        """What the search has found so far: the best of those scored, else the most probable one."""
+        if self.scored:
+            return self.scored[0]
+        last, names = self.epochs[-1], self.candidates
+        best = [[(names[each][row.index(max(row))],) for row in last.probabilities[each]] for each in STREAMS]
+        return Scored(Genotype(*map(tuple, best)), last.loss, last.parameters, last.multiply_adds)
+
 
 def entropy(probabilities: Sequence[float]) -> float:
     """Return the entropy over that of a uniform choice: 0 is decided, 1 undecided. One candidate gives 0."""

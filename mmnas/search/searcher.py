@@ -25,6 +25,7 @@ from mmnas.engine.optimizer import restore_optimizer
 from mmnas.engine.steps import add_gradients, autocast, move_weights, seed_step
 from mmnas.errors import CheckpointError, MMNasError
 from mmnas.genotype import Genotype, write_genotypes
+from mmnas.models.cost import Cost
 from mmnas.models.network import MMNasNet
 from mmnas.schema import convert
 from mmnas.search.architecture import Architecture
@@ -184,9 +185,10 @@ class Searcher(EpochLoop):
         """Add and log what the epoch has found: genotype, probabilities, how far they have changed."""
         self._require_equal_alphas()
         path, search = self._best_path(), self.config.search
+        cost = self.limits.cost(path) if search.strategy == "paper" else Cost()  # a control has found nothing yet
         steps = self._architecture_steps((self.epoch + 1) * len(self.sampler))
         genotype, probabilities = self.genotype.take(path), self.architecture.probabilities()
-        row |= row_of(self.history, genotype, self.limits.cost(path), probabilities, steps)
+        row |= row_of(self.history, genotype, cost, probabilities, steps)
         if search.warm_up == "loss" and search.strategy == "paper" and not steps:
             row["image_gain"] = self._image_gain()
         log_epoch([*self.history, row], self.genotype)

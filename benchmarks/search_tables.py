@@ -1,0 +1,136 @@
+"""What a study of searches has measured: how well supernets rank, and what was found against MCAN and random ones.
+
+    python3 -m benchmarks.search_tables --folder FOLDER [--png ranking.png]
+
+Reads what `benchmarks.search_ranking` has written. Kendall's tau-b counts pairs of genotypes that supernet and
+training order alike, less those that they order differently; its interval holds 95 % of 2000 bootstrap samples of
+the genotypes. The picture shows, for each search, the supernet's loss beside the accuracy when trained alone.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.search_ranking import TRAINING, Study, contestants
+from mmnas.genotype import Genotype
+from mmnas.metrics.resampling import interval
+from mmnas.search.drawing import GRAY, INK, in_words, save_png
+
+RANDOMS = 5
+ROUNDS = 2000
+
+
+def kendall(one: np.ndarray, other: np.ndarray) -> float:
+    """Return Kendall's tau-b (Kendall 1945) of two rows of figures (N,); nan where one of them is constant."""
+    signs = [np.sign(row[:, None] - row[None, :]) for row in (one, other)]  # (N, N)
+    return float((signs[0] * signs[1]).sum() / np.sqrt((signs[0] ** 2).sum() * (signs[1] ** 2).sum()))
+
+
+def kendall_interval(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Return the bootstrap interval of Kendall's tau over genotypes."""
+    rng = np.random.default_rng(0)
+    draws = (rng.integers(len(one), size=len(one)) for _ in range(ROUNDS))
+    with np.errstate(invalid="ignore"):
+        return interval(np.array([kendall(one[drawn], other[drawn]) for drawn in draws]))
+
+
+class Results:
+    """The results in a folder, by task, genotype and seed."""
+
+    def __init__(self, folder: Path) -> None:
+        study = Study(folder)
+        self.trained = {
+            (row["task"], in_words(Genotype.from_dict(row["genotype"])), row["seed"]): row
+            for row in study.trained.rows.values()
+            if row["settings"] == TRAINING[row["task"]]
+        }
+        self.searches = list(study.searches.rows.values())
+
+    def accuracy(self, task: str, genotype: str, seed: int) -> float:
+        """Return the accuracy of a genotype trained alone, nan where it was not trained."""
+        row = self.trained.get((task, genotype, seed))
+        return row["accuracy"] if row else np.nan
+
+    def pairs(self, search: dict[str, Any]) -> np.ndarray:
+        """Return (2, N): the supernet's losses of the genotypes that were trained with seed 0; their accuracies."""
+        rows = ((loss, self.accuracy(search["task"], name, 0)) for name, loss in search["losses"].items())
+        return np.array([row for row in rows if not np.isnan(row[1])]).T.reshape(2, -1)
+
+    def rankings(self) -> Iterator[str]:
+        """Yield a table of rankings."""
+        yield "| search | genotypes | Kendall's tau | 95 % interval | cost, in trainings |"
+        yield "|---|---|---|---|---|"
+        for search in self.searches:
+            loss, accuracy = self.pairs(search)
+            if len(loss) < 3:
+                continue
+            low, high = kendall_interval(-loss, accuracy)
+            seconds = [row["cpu_seconds"] for row in self.trained.values() if row["task"] == search["task"]]
+            cost = search["search_seconds"] / np.median(seconds)
+            figures = f"{len(loss)} | {kendall(-loss, accuracy):.2f} | {low:.2f} to {high:.2f} | {cost:.1f}"
+            yield f"| {name_of(search)} | {figures} |"
+
+    def contests(self) -> Iterator[str]:
+        """Yield a table of what was found, against MCAN's pattern and the best random genotype of the same seed."""
+        yield "| search | chosen | most probable | MCAN | random, mean | random, best |"
+        yield "|---|---|---|---|---|---|"
+        for search in self.searches:
+            task, seed = search["task"], search["seed"]
+            found = [
+                in_words(Genotype.from_dict(search[name])) if name in search else "" for name in ("found", "argmax")
+            ]
+            mcan, *randoms = map(in_words, contestants(task, RANDOMS))
+            others = np.array([self.accuracy(task, name, seed) for name in randoms])
+            values = [self.accuracy(task, name, seed) for name in (*found, mcan)]
+            values += [others.mean(), others.max()]
+            cells = " | ".join("" if np.isnan(value) else f"{value:.2f}" for value in values)
+            yield f"| {name_of(search)} | {cells} |"
+
+    def draw(self, path: Path) -> None:
+        """Draw a panel per search."""
+        from matplotlib.figure import Figure
+
+        shown = [search for search in self.searches if len(self.pairs(search)[0]) >= 3]
+        columns = min(4, len(shown))
+        rows = -(-len(shown) // columns)
+        figure = Figure(figsize=(3.2 * columns, 2.8 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False).flat
+        for axes in list(grid)[len(shown) :]:
+            axes.set_visible(False)
+        for axes, search in zip(grid, shown, strict=False):
+            loss, accuracy = self.pairs(search)
+            mcan = next(iter(search["losses"])), search["losses"][next(iter(search["losses"]))]
+            axes.scatter(loss, accuracy, s=18, color=GRAY, label="random genotypes")
+            own = self.accuracy(search["task"], mcan[0], 0)
+            axes.scatter([mcan[1]], [own], s=40, marker="D", color="#2b6cb0", label="MCAN's pattern")
+            axes.set_title(f"{name_of(search)}: tau {kendall(-loss, accuracy):.2f}", fontsize=9, color=INK)
+            axes.set_xlabel("loss in the supernet", fontsize=8)
+            axes.set_ylabel("accuracy trained alone", fontsize=8)
+            axes.tick_params(labelsize=7, colors=GRAY)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.legend(fontsize=7, frameon=False)
+        save_png(figure, path)
+
+
+def name_of(search: dict[str, Any]) -> str:
+    """Return a search's task, variant and seed."""
+    return f"{search['task']} {search['variant']}, seed {search['seed']}"
+
+
+def main() -> None:
+    """Print both tables; draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="where results are kept")
+    parser.add_argument("--png", type=Path, help="file for the picture")
+    options = parser.parse_args()
+    results = Results(options.folder)
+    print("\n".join([*results.rankings(), "", *results.contests()]))
+    if options.png:
+        results.draw(options.png)
+
+
+if __name__ == "__main__":
+    main()
