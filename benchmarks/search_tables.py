@@ -1,6 +1,6 @@
 """What a study of searches has measured: how well supernets rank, and what was found against MCAN and random ones.
 
-    python3 -m benchmarks.search_tables --folder FOLDER [--png ranking.png]
+    python3 -m benchmarks.search_tables --folder FOLDER [--png ranking.png] [--costs costs.png]
 
 Reads what `benchmarks.search_ranking` has written. Kendall's tau-b counts pairs of genotypes that supernet and
 training order alike, less those that they order differently; its interval holds 95 % of 2000 bootstrap samples of
@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.search_ranking import TRAINING, Study, contestants
+from mmnas.config import load_config
 from mmnas.genotype import Genotype
 from mmnas.metrics.resampling import interval
+from mmnas.models.cost import genotype_costs
+from mmnas.models.operations import Sizes
 from mmnas.search.drawing import GRAY, INK, in_words, save_png
 
 RANDOMS = 5
@@ -75,8 +78,8 @@ class Results:
 
     def contests(self) -> Iterator[str]:
         """Yield a table of what was found, against MCAN's pattern and the best random genotype of the same seed."""
-        yield "| search | chosen | most probable | MCAN | random, mean | random, best |"
-        yield "|---|---|---|---|---|---|"
+        yield "| search | chosen | million multiply-adds | most probable | MCAN | random, mean | random, best |"
+        yield "|---|---|---|---|---|---|---|"
         for search in self.searches:
             task, seed = search["task"], search["seed"]
             found = [
@@ -86,6 +89,7 @@ class Results:
             others = np.array([self.accuracy(task, name, seed) for name in randoms])
             values = [self.accuracy(task, name, seed) for name in (*found, mcan)]
             values += [others.mean(), others.max()]
+            values.insert(1, million_multiply_adds(task, Genotype.from_dict(search["found"])))
             cells = " | ".join("" if np.isnan(value) else f"{value:.2f}" for value in values)
             yield f"| {name_of(search)} | {cells} |"
 
@@ -115,6 +119,37 @@ class Results:
         save_png(figure, path)
 
 
+def million_multiply_adds(task: str, genotype: Genotype) -> float:
+    """Return what a genotype's blocks cost in the tiny network."""
+    config = load_config(task, "tiny", split="train", version="cost")
+    sizes = Sizes(config.model.hidden_size, config.model.relation_size, config.model.head_scale)
+    limits = {"regions": config.data.max_regions, "tokens": config.data.max_tokens}
+    return sum(cost.multiply_adds for stream in genotype_costs(genotype, sizes, **limits) for cost in stream) / 1e6
+
+
+def draw_costs(results: Results, path: Path) -> None:
+    """Draw the accuracy of what was found, and of random genotypes, by their cost: a panel per task, seed 0."""
+    from matplotlib.figure import Figure
+
+    tasks = list(dict.fromkeys(search["task"] for search in results.searches))
+    figure = Figure(figsize=(5 * len(tasks), 3.6), layout="constrained")
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False).flat, tasks, strict=True):
+        rows = [row for (name, _, seed), row in results.trained.items() if name == task and seed == 0]
+        costs = [million_multiply_adds(task, Genotype.from_dict(row["genotype"])) for row in rows]
+        axes.scatter(costs, [row["accuracy"] for row in rows], s=14, color=GRAY, label="all that were trained")
+        for search in results.searches:
+            accuracy = results.accuracy(task, in_words(Genotype.from_dict(search["found"])), 0)
+            if search["task"] == task and search["seed"] == 0 and not np.isnan(accuracy):
+                cost = million_multiply_adds(task, Genotype.from_dict(search["found"]))
+                axes.plot([cost], [accuracy], "D", ms=7, label=search["variant"])
+        axes.set_xlabel("multiply-adds of the blocks, millions", fontsize=8)
+        axes.set_ylabel("accuracy trained alone", fontsize=8)
+        axes.set_title(task, fontsize=9, color=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=7, frameon=False)
+    save_png(figure, path)
+
+
 def name_of(search: dict[str, Any]) -> str:
     """Return a search's task, variant and seed."""
     return f"{search['task']} {search['variant']}, seed {search['seed']}"
@@ -124,12 +159,15 @@ def main() -> None:
     """Print both tables; draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where results are kept")
-    parser.add_argument("--png", type=Path, help="file for the picture")
+    parser.add_argument("--png", type=Path, help="file for the picture of rankings")
+    parser.add_argument("--costs", type=Path, help="file for the picture of accuracy against cost")
     options = parser.parse_args()
     results = Results(options.folder)
     print("\n".join([*results.rankings(), "", *results.contests()]))
     if options.png:
         results.draw(options.png)
+    if options.costs:
+        draw_costs(results, options.costs)
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ def same(one, other):
     ("name", "own"),
     [
         ("vqa", ["--ALPHA_MODE=full"]),
-        ("vgd", ["--ALPHA_MODE=two", "--PARAMS=70K", "--CHOOSE=3"]),
+        ("vgd", ["--ALPHA_MODE=two", "--PARAMS=100K", "--CHOOSE=3"]),
         ("itm", ["--ALPHA_MODE=full"]),
         ("vqa", ["--SEARCH=evolution", "--CHOOSE=9", "--SAMPLING=fair", "--MAX_EPOCH=3"]),
         ("vqa", ["--SEARCH=random", "--CHOOSE=3", "--MAX_EPOCH=2"]),
