@@ -152,12 +152,13 @@ def supernet_losses(plan: Any, kind: Any, genotypes: list[Genotype]) -> list[flo
     use_cpu_kernels(model)
     searcher = Searcher(task, model, plan.genotype, Group(), plan.folder, keep_all=False)
     searcher.restore(plan.checkpoint, plan.source.path)
+    searcher._prepare_epoch()
     held_out, rows = searcher.held_out(), (*plan.genotype.encoder, *plan.genotype.decoder)
     paths = [
         [row.index(name) for row, [name] in zip(rows, (*each.encoder, *each.decoder), strict=True)]
         for each in genotypes
     ]
-    return [held_out.loss(searcher.supernet.network(path)) for path in paths]
+    return [held_out.loss(path) for path in paths]
 
 
 def settings(chosen: dict[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from mmnas.batch import Batch
 from mmnas.config import SearchConfig
 from mmnas.engine.distributed import Group
 from mmnas.engine.steps import autocast
-from mmnas.models.network import MMNasNet
 from mmnas.search.limits import Limits
+from mmnas.search.supernet import Supernet
 from mmnas.tasks.base import Task
 
 POPULATION, TOURNAMENT = 16, 4
@@ -27,24 +27,24 @@ Score = Callable[[Path], float]
 
 
 class HeldOut:
-    """Batches of the held-out part on which all networks are scored alike, by all processes together."""
+    """Batches of the held-out part on which all paths are scored alike, by all processes together."""
 
-    def __init__(self, task: Task, group: Group, batches: Iterable[Batch]) -> None:
-        self.task, self.group = task, group
+    def __init__(self, task: Task, supernet: Supernet, group: Group, batches: Iterable[Batch]) -> None:
+        self.task, self.supernet, self.group = task, supernet, group
         self.batches = [task.with_totals(batch) for batch in batches]
 
-    def loss(self, network: MMNasNet, exchanged: bool = False) -> float:
-        """Return the mean loss; `exchanged` gives every sample the region features of another one."""
-        network.eval()
+    def loss(self, path: Sequence[int], exchanged: bool = False) -> float:
+        """Return the mean loss of a path; `exchanged` gives every sample the region features of another one."""
+        network = self.supernet.network(path).eval()
         with torch.inference_mode(), autocast(self.task.config, self.group.device):
             batches = map(_exchanged, self.batches) if exchanged else self.batches
             mean = torch.stack([self.task.loss(network, batch)["total"].double() for batch in batches]).mean()[None]
             self.group.average([mean])
         return float(mean)
 
-    def image_gain(self, networks: Sequence[MMNasNet]) -> float:
-        """Return by which part the networks' loss rises with other images: 0 where only texts are used."""
-        exchanged, own = (sum(self.loss(network, other) for network in networks) for other in (True, False))
+    def image_gain(self, paths: Sequence[Sequence[int]]) -> float:
+        """Return by which part the paths' loss rises with other images: 0 where only texts are used."""
+        exchanged, own = (sum(self.loss(path, other) for path in paths) for other in (True, False))
         return exchanged / own - 1
 
 

@@ -200,26 +200,24 @@ class Searcher(EpochLoop):
             raise MMNasError("processes hold different architecture parameters: the last checkpoints are intact")
 
     def held_out(self) -> HeldOut:
-        """Return the data on which paths are compared, prepared for it."""
-        self._prepare_epoch()
+        """Return the data on which paths are compared, as the epoch has prepared it."""
         self.alpha_sampler.start(0)
-        return HeldOut(self.task, self.group, islice(self.alpha_loader, HELD_OUT_BATCHES))
+        return HeldOut(self.task, self.supernet, self.group, islice(self.alpha_loader, HELD_OUT_BATCHES))
 
     def _image_gain(self) -> float:
         """Return by which part the loss rises with the features of other images: 0 while only texts are used."""
         rng = self._rng(TRIAL_PATHS, self.epoch)
-        networks = [self.supernet.network(self.architecture.draw(rng)) for _ in range(TRIALS)]
-        return self.held_out().image_gain(networks)
+        return self.held_out().image_gain([self.architecture.draw(rng) for _ in range(TRIALS)])
 
     def _score(self) -> list[Scored]:
         """Score paths for the final choice; return them, the best first."""
         search, rng = self.config.search, self._rng(CHOICE, self.epoch)
         if search.strategy == "paper" and not search.choose:
             return []
+        self._prepare_epoch()  # a run that is resumed after its last epoch has prepared nothing
         held_out, probabilities = self.held_out(), self.architecture.probabilities()
-        losses = scores_of(
-            search, self.limits, probabilities, lambda p: held_out.loss(self.supernet.network(p)), rng
-        )
+        with self.stop.at_once():
+            losses = scores_of(search, self.limits, probabilities, held_out.loss, rng)
         ranked = sorted((loss, path, self.limits.cost(path)) for path, loss in losses.items())
         return [Scored(self.genotype.take(p), loss, c.parameters, c.multiply_adds) for loss, p, c in ranked]
 
@@ -235,9 +233,8 @@ class Searcher(EpochLoop):
         if self.group.rank == 0:
             if scored or self.config.search.strategy == "paper":  # a control has found nothing before its end
                 write_genotypes(self.config.files.genotypes, found)
-            write_history(
-                self.config.files.history, replace(history_of(self.history, self.genotype), scored=scored)
-            )
+            history = replace(history_of(self.history, self.genotype), scored=scored)
+            write_history(self.config.files.history, history)
 
     def _chosen(self, scored: Sequence[Scored]) -> dict[int, Genotype]:
         """Log how the search has ended; return the genotype that replaces the last epoch's, if one was chosen."""

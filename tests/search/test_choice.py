@@ -105,12 +105,13 @@ def held_out():
         "tokens": torch.zeros(3),
         "target": torch.tensor([1.0, 2, 4]),
     }
-    return HeldOut(StandIn(), Group(), [batch, batch])
+    supernet = SimpleNamespace(network=lambda path: Network(*path))
+    return HeldOut(StandIn(), supernet, Group(), [batch, batch])
 
 
 def test_the_loss_with_other_images_tells_whether_images_are_used():
     """Own images: the loss is 1. Others: |4 - 1|, |1 - 2|, |2 - 4| on average 2 more."""
-    assert held_out().loss(Network(1.0)) == 1
-    assert held_out().image_gain([Network(1.0)]) == 2
-    assert held_out().image_gain([Network(0.0)]) == 0
-    assert held_out().image_gain([Network(1.0), Network(0.0)]) == pytest.approx(2 / (1 + 1 + 7 / 3))
+    assert held_out().loss([1.0]) == 1
+    assert held_out().image_gain([[1.0]]) == 2
+    assert held_out().image_gain([[0.0]]) == 0
+    assert held_out().image_gain([[1.0], [0.0]]) == pytest.approx(2 / (1 + 1 + 7 / 3))
