@@ -125,10 +125,11 @@ class SearchConfig(Section, frozen=True):
     alpha_lr: Annotated[Rate, doc("Adam's learning rate for the alphas")] = 0.1
     alpha_betas: Annotated[tuple[Fraction, Fraction], doc("Adam's decay rates for the alphas")] = (0.0, 0.999)
     patience: Annotated[Natural, doc("stop after N epochs with the same genotype; 0 never stops early")] = 0
-    min_epochs: Annotated[Natural, doc("never stop early before so many epochs")] = 0
+    min_epochs: Annotated[int, Meta(ge=0, le=10**6), doc("never stop early before so many epochs")] = 0
     strategy: Annotated[Strategy, doc("alphas, or a control: the best of random paths, or evolution")] = "paper"
     choose: Annotated[
-        Annotated[int, Meta(ge=0, le=10**4)],
+        int,
+        Meta(ge=0, le=10**4),
         doc("genotypes that the supernet scores at the end, the best is chosen; 0: 64 for a control, else none"),
     ] = 0
     warm_up: Annotated[
@@ -139,7 +140,7 @@ class SearchConfig(Section, frozen=True):
     ] = "alphas"
     macs: Annotated[Text, doc("most multiply-adds of the blocks that are found, such as 2.0G")] = ""
     params: Annotated[Text, doc("most parameters of the blocks that are found, such as 40M")] = ""
-    max_skip: Annotated[Natural | None, doc("most blocks without parameters, such as skip_connect")] = None
+    max_skip: Annotated[int, Meta(ge=0, le=2000), doc("most blocks without parameters, as skip_connect")] = 2000
 
     def __post_init__(self) -> None:
         for name in ("encoder_candidates", "decoder_candidates"):

@@ -113,7 +113,9 @@ def limits_of(config: Config, space: Genotype) -> Limits:
     encoder, decoder = genotype_costs(alone, sizes, regions=data.max_regions, tokens=data.max_tokens)
     costs = [encoder] * len(space.encoder) + [decoder] * len(space.decoder)
     most = {name: amount(text) for name in ("macs", "params") if (text := getattr(search, name))}
-    return Limits(costs, **most, **({} if search.max_skip is None else {"max_skip": search.max_skip}))
+    if search.max_skip < len(costs):
+        most["max_skip"] = search.max_skip
+    return Limits(costs, **most)
 
 
 def amount(text: str) -> float:
