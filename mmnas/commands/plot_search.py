@@ -62,6 +62,12 @@ def _table(history: SearchHistory) -> Iterator[str]:
             figures = "  ".join(f"{p:>{max(5, len(name))}.3f}" for p, name in zip(row, names, strict=True))
             chosen = names[row.index(max(row))]
             yield f"{block:>7}  {chosen:<{most}}  {figures}  {entropy(row):>7.3f}  {margin(row):>6.3f}"
+    yield from _results(history)
+
+
+def _results(history: SearchHistory) -> Iterator[str]:
+    """Yield what the genotype costs, what was scored for the final choice, and a sign of trouble."""
+    last = history.epochs[-1]
     if last.parameters or last.multiply_adds:
         yield f"\nblocks: {last.parameters} parameters, {last.multiply_adds} multiply-adds"
     for number, each in enumerate(history.scored[:MOST_SCORED]):
