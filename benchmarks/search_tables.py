@@ -8,7 +8,7 @@ the genotypes. The picture shows, for each search, the supernet's loss beside th
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,27 @@ def kendall_interval(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
         return interval(np.array([kendall(one[drawn], other[drawn]) for drawn in draws]))
 
 
+def ranking(one: np.ndarray, other: np.ndarray) -> str:
+    """Return the cells of a table: how many genotypes, Kendall's tau, its interval."""
+    low, high = kendall_interval(one, other)
+    return f"{len(one)} | {kendall(one, other):.2f} | {low:.2f} to {high:.2f}"
+
+
+def million_multiply_adds(task: str, genotype: Genotype) -> float:
+    """Return what a genotype's blocks cost in the tiny network."""
+    config = load_config(task, "tiny", split="train", version="cost")
+    sizes = Sizes(config.model.hidden_size, config.model.relation_size, config.model.head_scale)
+    limits = {"regions": config.data.max_regions, "tokens": config.data.max_tokens}
+    return sum(cost.multiply_adds for stream in genotype_costs(genotype, sizes, **limits) for cost in stream) / 1e6
+
+
+# Rankings that need no supernet: the more, the better.
+RULES: dict[str, Callable[[str, Genotype], float]] = {
+    "fewer multiply-adds": lambda task, genotype: -million_multiply_adds(task, genotype),
+    "more guided attention": lambda _, genotype: sum(row == ("guided_att_64",) for row in genotype.decoder),
+}
+
+
 class Results:
     """The results in a folder, by task, genotype and seed."""
 
@@ -68,13 +89,16 @@ class Results:
         yield "|---|---|---|---|---|"
         for search in self.searches:
             loss, accuracy = self.pairs(search)
-            if len(loss) < 3:
-                continue
-            low, high = kendall_interval(-loss, accuracy)
-            seconds = [row["cpu_seconds"] for row in self.trained.values() if row["task"] == search["task"]]
-            cost = search["search_seconds"] / np.median(seconds)
-            figures = f"{len(loss)} | {kendall(-loss, accuracy):.2f} | {low:.2f} to {high:.2f} | {cost:.1f}"
-            yield f"| {name_of(search)} | {figures} |"
+            if len(loss) >= 3:
+                seconds = [row["cpu_seconds"] for row in self.trained.values() if row["task"] == search["task"]]
+                cost = f"{search['search_seconds'] / np.median(seconds):.1f}"
+                yield f"| {name_of(search)} | {ranking(-loss, accuracy)} | {cost} |"
+        for task in dict.fromkeys(search["task"] for search in self.searches):
+            for title, rule in RULES.items():
+                pairs = [
+                    (rule(task, each), self.accuracy(task, in_words(each), 0)) for each in contestants(task, 24)
+                ]
+                yield f"| {task}, no supernet: {title} | {ranking(*np.array(pairs).T)} | 0 |"
 
     def contests(self) -> Iterator[str]:
         """Yield a table of what was found, against MCAN's pattern and the best random genotype of the same seed."""
@@ -101,8 +125,8 @@ class Results:
         columns = min(4, len(shown))
         rows = -(-len(shown) // columns)
         figure = Figure(figsize=(3.2 * columns, 2.8 * rows), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False).flat
-        for axes in list(grid)[len(shown) :]:
+        grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for axes in grid[len(shown) :]:
             axes.set_visible(False)
         for axes, search in zip(grid, shown, strict=False):
             loss, accuracy = self.pairs(search)
@@ -117,14 +141,6 @@ class Results:
             axes.spines[["top", "right"]].set_visible(False)
             axes.legend(fontsize=7, frameon=False)
         save_png(figure, path)
-
-
-def million_multiply_adds(task: str, genotype: Genotype) -> float:
-    """Return what a genotype's blocks cost in the tiny network."""
-    config = load_config(task, "tiny", split="train", version="cost")
-    sizes = Sizes(config.model.hidden_size, config.model.relation_size, config.model.head_scale)
-    limits = {"regions": config.data.max_regions, "tokens": config.data.max_tokens}
-    return sum(cost.multiply_adds for stream in genotype_costs(genotype, sizes, **limits) for cost in stream) / 1e6
 
 
 def draw_costs(results: Results, path: Path) -> None:
