@@ -29,7 +29,7 @@ from mmnas.engine.evaluator import tools_of
 from mmnas.models.pair_scorer import PairScorer
 from mmnas.tasks.base import Task
 from mmnas.tasks.hard_negatives import hard_negatives, token_groups
-from mmnas.tasks.itm import matching_loss
+from mmnas.tasks.matching_loss import matching_loss
 
 REGIONS, PADDED = 36, 50
 CANDIDATES, BEST, BATCH = 64, 5, 64

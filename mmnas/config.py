@@ -69,7 +69,9 @@ class DataConfig(Section, frozen=True):
 
     max_tokens: Annotated[Amount, doc("longer text is cut")] = 14
     max_regions: Annotated[Amount, doc("further regions of an image are left out")] = 100
-    answer_min_count: Annotated[Natural, doc("VQA: answers that occur more often enter the vocabulary")] = 8
+    answer_min_count: Annotated[
+        Natural | None, doc("VQA: answers that occur more often enter the vocabulary; default: 8, 0 for own data")
+    ] = None
     dataset: Annotated[Text, doc("data set")] = ""
     protocol: Annotated[Text, doc("images scored against each other; if omitted, as --DATASET is")] = ""
     feature_kind: Annotated[Text, doc("kind of region features")] = ""
@@ -157,7 +159,9 @@ class PathsConfig(Section, frozen=True):
 
     data: Annotated[Text, doc("root of the data")] = "./data"
     features: Annotated[Text | None, doc("region features: root or packed store, if not below --DATA_PATH")] = None
-    word_vectors: Annotated[Text | None, doc("spaCy vectors or GloVe file, if not en_vectors_web_lg")] = None
+    word_vectors: Annotated[Text | None, doc("spaCy vectors or GloVe file, if not en_vectors_web_lg; or none")] = (
+        None
+    )
     logs: Annotated[Text, doc("root of checkpoints, results and logs")] = "./logs"
 
 

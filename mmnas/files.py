@@ -116,6 +116,18 @@ def is_text(text: str) -> bool:
     return re.search("[\ud800-\udfff]", text) is None
 
 
+def opened_again(shared: BinaryIO, path: PathLike, error: type[ValueError] = DataError) -> BinaryIO:
+    """Return an open file with a position of its own; processes that share one read each other's bytes.
+
+    Raises `error` where the system finds the file by `path` alone, and another one is there by now.
+    """
+    same = f"/proc/self/fd/{shared.fileno()}"
+    file = open(same if os.path.exists(same) else path, "rb")  # noqa: SIM115, it is what is returned
+    if not os.path.sameopenfile(file.fileno(), shared.fileno()):
+        raise error(f"{path} was replaced while the run started: start it again")
+    return file
+
+
 def sha256_of(file: BinaryIO) -> str:
     """Return the SHA-256 of an open file's bytes, also when its name is gone or stands for another file by now."""
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -21,7 +21,7 @@ import numpy as np
 
 from mmnas.arrays import LONGEST_HEADER, read_array_header
 from mmnas.data.made_by import MadeBy, maker_of_folder, one_maker
-from mmnas.errors import DataError, MissingData
+from mmnas.errors import DataError
 from mmnas.files import PathLike
 from mmnas.schema import shown
 
@@ -38,6 +38,10 @@ _MADE_BY, _LONGEST_NOTE = "detector", 4096  # a key beside the arrays; bytes
 # number, but no other number, since it could be the image's.
 _ENDING = r"\.(?:npz|jpe?g?|png|bmp|gif|tiff?|webp|p[gp]m|mpo)"
 _IMAGE_NAME = re.compile(rf"(?:_|(?:[a-z][a-z0-9]*_)+)?([0-9]{{1,18}})(?:{_ENDING}){{1,2}}", re.ASCII | re.I)
+
+
+IdOf = Callable[[str], int | None]
+"""From the name of a file to its image, None for other files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +75,15 @@ class RegionSource(Protocol):
         """Say where the features lie, for messages."""
 
 
-def require_images(source: RegionSource, image_ids: Iterable[int], what: str) -> None:
-    """Raise `DataError` naming the first image of `image_ids` without features and counting the rest."""
-    missing = sorted(image_id for image_id in set(image_ids) if image_id not in source)
-    if missing:
-        more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
-        names = f"{missing[0]}.npz or COCO_<split>_{missing[0]:012d}.jpg.npz"
-        where = f"of the {what}; looked in {source.describe()}"
-        remedy = f"for a file such as {names}; put it there or name its folder by --FEAT_PATH"
-        raise MissingData(f"no region features for image {missing[0]}{more} {where} {remedy}")
-
-
 class NpzFolders:
     """Folders of npz files of one kind; holds the paths, never the features.
 
     Raises `DataError` naming both files when two are of the same image.
     """
 
-    def __init__(self, folders: Sequence[Path], feature_size: int, kind: str = "x") -> None:
+    def __init__(
+        self, folders: Sequence[Path], feature_size: int, kind: str = "x", id_of: IdOf | None = None
+    ) -> None:
         self.folders = [Path(folder) for folder in folders]
         self.feature_size, self.kind = feature_size, kind
         self.made_by: MadeBy | None = None
@@ -96,7 +91,7 @@ class NpzFolders:
             self.made_by = one_maker(self.made_by, maker_of_folder(folder), folder)
         self._files: dict[int, str] = {}
         for path in (path for folder in self.folders for path in sorted(folder.glob("*.npz"))):
-            image_id = image_id_of(path.name)
+            image_id = (id_of or image_id_of)(path.name)
             if image_id is not None:
                 add_file(self._files, image_id, str(path))
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from mmnas.batch import Batch, collate
 from mmnas.data.ragged import Ragged
 from mmnas.data.samples import ImageDataset
-from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE, Captions
+from mmnas.data.scan_precomp import Captions
 from mmnas.data.store import region_counts
 
 
@@ -26,14 +26,14 @@ class RetrievalDataset(ImageDataset):
 
 
 class PairDataset(Dataset):
-    """Captions with their image, a negative caption and a negative image.
+    """Captions with their image, whose row `owners` (C,) holds, a negative caption and a negative image.
 
     `negatives` (C, 2) holds each caption's negative caption and negative image; it lies in shared memory, so
     that running workers see what is drawn for the next epoch.
     """
 
-    def __init__(self, images: ImageDataset, tokens: Ragged) -> None:
-        self.images, self.tokens = images, tokens
+    def __init__(self, images: ImageDataset, tokens: Ragged, owners: np.ndarray) -> None:
+        self.images, self.tokens, self.owners = images, tokens, owners
         self.negatives = torch.zeros(len(tokens), 2, dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
@@ -44,13 +44,13 @@ class PairDataset(Dataset):
         return {
             "index": np.array(index, np.int64),
             "captions": np.array([index, caption]),
-            "images": np.array([index // CAPTIONS_PER_IMAGE, image]),
+            "images": np.array([self.owners[index], image]),
         }
 
     def region_counts(self) -> np.ndarray | None:
         """Return the number of regions of each caption's own image, or None where they would have to be read."""
         counts = region_counts(self.images.regions, self.images.image_ids, self.images.max_regions)
-        return None if counts is None else counts.repeat(CAPTIONS_PER_IMAGE)
+        return None if counts is None else counts[self.owners]
 
     def collate(self, samples: Sequence[dict[str, np.ndarray]]) -> Batch:
         """Return a batch that holds every image and caption of its samples once; each is read only here.

@@ -24,7 +24,7 @@ class VQADataset(TextDataset):
     ) -> None:
         image_ids = [question.image_id for question in questions]
         super().__init__(image_ids, (tokenize(question.text) for question in questions), regions, words, limits)
-        self.question_ids = np.array([question.question_id for question in questions], np.int64)
+        self.question_ids = np.array([question.question_id for question in questions])
         self.annotations: Sequence[Annotation] | None = None
         self.targets: Ragged | None = None
 

@@ -25,7 +25,7 @@ _UMD = ("umd", ("train", "val", "test"))
 _SPLITS = {"refcoco": _UNC, "refcoco+": _UNC, "refcocog": _UMD}
 DATASETS = tuple(_SPLITS)
 _Pixels = Annotated[float, Meta(gt=-1e6, lt=1e6)]
-_Box = tuple[_Pixels, _Pixels, _Pixels, _Pixels]
+Box = tuple[_Pixels, _Pixels, _Pixels, _Pixels]
 
 
 class Expression(Struct, frozen=True):
@@ -33,9 +33,9 @@ class Expression(Struct, frozen=True):
 
     image_id: Int64
     tokens: list[str]
-    bbox: _Box
+    bbox: Box
     ref_id: Int64 | None = None  # the lists of the published code have neither
-    sent_id: Int64 | None = None
+    sent_id: Int64 | str | None = None
 
     def __post_init__(self) -> None:
         if min(self.bbox[2:]) <= 0:
@@ -176,7 +176,7 @@ def _expressions(ref: _Ref, annotations: Mapping[int, _Annotation], path: Path) 
     if annotation.image_id != ref.image_id:
         raise DataError(f"annotation {ref.ann_id} is of another image in {path}: both must be of the same release")
     try:
-        box = msgspec.json.decode(annotation.bbox, type=_Box)
+        box = msgspec.json.decode(annotation.bbox, type=Box)
         return [Expression(ref.image_id, each.tokens, box, ref.ref_id, each.sent_id) for each in ref.sentences]
     except msgspec.ValidationError as exception:
         raise DataError(f"annotation {ref.ann_id} in {path}: bbox: {describe_misfit(exception)}") from None

@@ -9,9 +9,11 @@ from torch.utils.data import Dataset
 
 from mmnas.config import DataConfig
 from mmnas.data.features import Regions, RegionSource
+from mmnas.data.own import label
 from mmnas.data.ragged import Ragged
 from mmnas.data.store import region_counts
-from mmnas.errors import DataError
+from mmnas.errors import DataError, MissingData
+from mmnas.schema import shown
 from mmnas.text.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,18 @@ def weight_samples(count: int) -> int:
     if count < 2:
         raise DataError("the training split holds one sample: a search needs some for weights and some for alphas")
     return max(1, count * 4 // 5)
+
+
+def require_images(source: RegionSource, image_ids: Iterable[int], what: str) -> None:
+    """Raise `DataError` naming the first image of `image_ids` without features and counting the rest."""
+    missing = sorted(image_id for image_id in set(image_ids) if image_id not in source)
+    if missing:
+        more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
+        first = label(missing[0])
+        names = f"{first}.npz" + ("" if isinstance(first, str) else f" or COCO_<split>_{first:012d}.jpg.npz")
+        where = f"of the {what}; looked in {source.describe()}"
+        remedy = f"for a file such as {names}; put it there or name its folder by --FEAT_PATH"
+        raise MissingData(f"no region features for image {shown(first)}{more} {where} {remedy}")
 
 
 def warn_if_normalized(regions: Regions, image_id: int) -> None:

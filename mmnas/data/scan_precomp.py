@@ -7,6 +7,7 @@ images' ids, one per image or one per caption. Flickr30K's ids are the `imgid` o
 
 import logging
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import numpy as np
 from msgspec import Struct
 
 from mmnas.data.features import image_id_of
-from mmnas.errors import DataError
+from mmnas.errors import DataError, MissingData
 from mmnas.files import Int64, PathLike, read_json, read_utf8
 from mmnas.schema import require_one_of, shown
+from mmnas.text.vocabulary import warn_missing
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +46,28 @@ class _Index(Struct):
 
 @dataclass(frozen=True)
 class Captions:
-    """One split: image ids (I,), as in the names of feature files, and texts (5 I), five in a row per image."""
+    """One split: image ids (I,), as in the names of feature files; texts (C,), those of an image in a row.
 
-    image_ids: np.ndarray
+    `owners` (C,) holds the row of each caption's image.
+    """
+
+    image_ids: Sequence[int] | np.ndarray
     texts: list[str]
+    owners: np.ndarray
+    ids: Sequence[int | str]
+    """What a result calls the captions (C,): their lines, or one's own ids."""
+
+    def of(self, images: slice) -> slice:
+        """Return where the captions of consecutive images are."""
+        first, last = np.searchsorted(self.owners, images.indices(len(self.image_ids))[:2])
+        return slice(int(first), int(last))
 
     def images(self, start: int, stop: int | None) -> "Captions":
         """Return images `start` to `stop` (exclusive) with their captions."""
-        kept = slice(start, stop)
-        captions = slice(start * CAPTIONS_PER_IMAGE, None if stop is None else stop * CAPTIONS_PER_IMAGE)
-        return Captions(self.image_ids[kept], self.texts[captions])
+        captions = self.of(slice(start, stop))
+        return Captions(
+            self.image_ids[start:stop], self.texts[captions], self.owners[captions] - start, self.ids[captions]
+        )
 
 
 def splits_of(dataset: str) -> tuple[str, ...]:
@@ -79,6 +93,18 @@ def read_captions(path: PathLike) -> list[str]:
     return texts
 
 
+def caption_texts(data_path: PathLike, dataset: str) -> Iterator[str]:
+    """Yield the captions of all splits. Warns about missing ones; raises `MissingData` when all are."""
+    paths = {split: captions_path(data_path, dataset, split) for split in splits_of(dataset)}
+    missing = [split for split, path in paths.items() if not path.is_file()]
+    if len(missing) == len(paths):
+        first = paths["train"]
+        raise MissingData(f"no captions of {dataset} in {first.parent}: put {first.name} there")
+    warn_missing("captions", missing)
+    for split in [split for split in paths if split not in missing]:
+        yield from read_captions(paths[split])
+
+
 def read_split(data_path: PathLike, dataset: str, split: str) -> Captions:
     """Return one split. Raises DataError naming the file and what does not fit."""
     path = captions_path(data_path, dataset, split)
@@ -86,7 +112,7 @@ def read_split(data_path: PathLike, dataset: str, split: str) -> Captions:
     ids = _image_ids(path.with_name(f"{split}_ids.txt"), path, len(texts))
     if dataset == "flickr":
         ids = _file_ids(ids, path.with_name(f"{split}_ids.txt"), Path(data_path) / "itm" / "dataset_flickr30k.json")
-    return Captions(np.array(ids, np.int64), texts)
+    return Captions(np.array(ids, np.int64), texts, np.arange(len(texts)) // CAPTIONS_PER_IMAGE, range(len(texts)))
 
 
 def _lines(path: Path, what: str) -> list[str]:

@@ -1,9 +1,11 @@
 """Where the region features of each task lie: the usual folders, the user's own, or a feature store."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmnas.data.features import WIDTHS, NpzFolders, RegionSource
+from mmnas.data.features import WIDTHS, NpzFolders, RegionSource, image_id_of
+from mmnas.data.own import OWN, own_image_id
 from mmnas.data.refs import split_by
 from mmnas.data.store import open_store
 from mmnas.errors import MissingData
@@ -14,14 +16,17 @@ from mmnas.files import PathLike
 class _Layout:
     """Folders below the data root, the preferred one first; with `parts`, these folders in it hold the features.
 
-    In a folder, `{name}` stands for the data set and its split-by. `kind` is that of `features.KEYS`.
+    In a folder, `{name}` stands for the data set and its split-by. `kind` is that of `features.KEYS`; `id_of` tells
+    the image of a file from its name.
     """
 
     folders: tuple[str, ...]
     parts: tuple[str, ...] = ()
     kind: str = "x"
+    id_of: Callable[[str], int | None] = image_id_of
 
 
+_OWN = _Layout(("features",), id_of=own_image_id)
 _QUESTIONS = _Layout(("coco_extract", "vqa/bua-r101-max100"), ("train2014", "val2014", "test2015"))
 _GROUNDING = {
     "vg_woref": _Layout(("vgd_coco/fix100/{name}", "vgd/bua-r101-fix100")),
@@ -30,6 +35,7 @@ _GROUNDING = {
 _MATCHING = {
     "flickr": _Layout(("flickr_rois_resnet101_fix36", "itm/flickr_bua-r101-fix36")),
     "coco": _Layout(("rois_resnet101_fix36", "itm/bua-r101-fix36"), ("train2014", "val2014")),
+    OWN: _OWN,
 }
 KINDS = tuple(_GROUNDING)
 """The kinds of features for grounding; `feature_width` and `grounding_features` take no other."""
@@ -47,19 +53,23 @@ def find_feature_folders(data_path: PathLike, feat_path: PathLike | None = None)
     return _find_folders("region features", _QUESTIONS, data_path, feat_path)
 
 
-def question_features(data_path: PathLike, feat_path: PathLike | None, feature_size: int) -> RegionSource:
+def question_features(
+    data_path: PathLike, feat_path: PathLike | None, feature_size: int, dataset: str = ""
+) -> RegionSource:
     """Return the region features for questions, see `_open`."""
-    return _open("region features", _QUESTIONS, data_path, feat_path, feature_size)
+    return _open("region features", _OWN if dataset == OWN else _QUESTIONS, data_path, feat_path, feature_size)
 
 
 def grounding_features(
     data_path: PathLike, feat_path: PathLike | None, dataset: str, kind: str, feature_size: int
 ) -> RegionSource:
     """Return the region features of a data set for grounding, see `_open`."""
-    name = f"{dataset}_{split_by(dataset)}"
-    return _open(
-        f"region features of {dataset} ({kind})", _GROUNDING[kind], data_path, feat_path, feature_size, name
-    )
+    layout, name = _GROUNDING[kind], dataset
+    if dataset == OWN:
+        layout = replace(_OWN, kind=layout.kind)
+    else:
+        name += f"_{split_by(dataset)}"
+    return _open(f"region features of {dataset} ({kind})", layout, data_path, feat_path, feature_size, name)
 
 
 def matching_features(
@@ -70,7 +80,12 @@ def matching_features(
 
 
 def _open(
-    what: str, layout: _Layout, data_path: PathLike, feat_path: PathLike | None, feature_size: int, name: str = ""
+    what: str,
+    layout: _Layout,
+    data_path: PathLike,
+    feat_path: PathLike | None,
+    feature_size: int,
+    name: str = "",
 ) -> RegionSource:
     """Return the feature store that `feat_path` names, or else the folders that are found.
 
@@ -80,7 +95,9 @@ def _open(
     store = open_store(feat_path, feature_size, layout.kind)
     if store is not None:
         return store
-    return NpzFolders(_find_folders(what, layout, data_path, feat_path, name), feature_size, layout.kind)
+    return NpzFolders(
+        _find_folders(what, layout, data_path, feat_path, name), feature_size, layout.kind, layout.id_of
+    )
 
 
 def _find_folders(

@@ -4,11 +4,12 @@ Goyal et al., "Making the V in VQA Matter", CVPR 2017. The split "vg" holds the 
 published code adds to train and val, in the same format without the two type keys.
 """
 
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -97,19 +98,6 @@ def _first(places: Sequence[Path], what: str) -> Path:
         if path.is_file():
             return path
     raise MissingData(f"{what} not found: put them in one of these places: {', '.join(map(str, places))}")
-
-
-def require_annotated(data_path: PathLike, splits: Iterable[str]) -> None:
-    """Raise `MissingData` naming the files of annotated splits that are missing."""
-    missing = []
-    for split in splits:
-        for require in (require_questions, require_annotations):
-            try:
-                require(data_path, split)
-            except MissingData as problem:
-                missing.append(str(problem))
-    if missing:
-        raise MissingData("; ".join(missing))
 
 
 def read_questions(path: PathLike) -> list[Question]:
@@ -208,3 +196,37 @@ def soft_targets(answers: Sequence[str], answer_index: Mapping[str, int]) -> dic
     return {
         answer_index[answer]: min(count * 3, 10) / 10 for answer, count in counts.items() if answer in answer_index
     }
+
+
+class QuestionFiles:
+    """The files of VQA v2 under a data root, of the kinds "questions" and "annotations"."""
+
+    splits = SPLITS
+    answered = ("train", "val")
+    """The splits whose answers enter the vocabulary."""
+
+    def __init__(self, root: PathLike) -> None:
+        self.root = root
+
+    def places(self, kind: str, split: str) -> list[Path]:
+        """Return where the file of a split may lie, the preferred place first."""
+        return (question_places if kind == "questions" else annotation_places)(self.root, split)
+
+    def path(self, kind: str, split: str) -> Path:
+        """Return the file of a split. Raises `MissingData` naming every place when it is missing."""
+        return (require_questions if kind == "questions" else require_annotations)(self.root, split)
+
+    def read(self, kind: str, split: str) -> list[Any]:
+        """Return what the file of a split holds."""
+        return (read_questions if kind == "questions" else read_annotations)(self.path(kind, split))
+
+    def require(self, splits: Iterable[str]) -> None:
+        """Raise `MissingData` naming the files of annotated splits that are missing."""
+        missing = []
+        for split, kind in itertools.product(splits, ("questions", "annotations")):
+            try:
+                self.path(kind, split)
+            except MissingData as problem:
+                missing.append(str(problem))
+        if missing:
+            raise MissingData("; ".join(missing))

@@ -27,7 +27,7 @@ from mmnas.engine.checkpoint_values import plain_values
 from mmnas.engine.exported import WEIGHTS, read_export
 from mmnas.engine.stopping import explained
 from mmnas.errors import CheckpointError, ConfigError
-from mmnas.files import PathLike, replacing, sha256_of
+from mmnas.files import PathLike, opened_again, replacing, sha256_of
 from mmnas.genotype import Genotype
 from mmnas.schema import Count, Finite, Natural, convert, shown
 from mmnas.version import __version__
@@ -84,7 +84,7 @@ class PublishedWeights:
 class CheckpointFile:
     """A checkpoint and the open file that its tensors are mapped from.
 
-    Another process receives the open file instead of the values, so nothing is copied or looked up again.
+    Another process opens the same file instead of receiving the values, so nothing is copied or looked up by name.
     """
 
     path: Path
@@ -106,8 +106,13 @@ class CheckpointFile:
 
 
 def _received(path: Path, descriptor: Any) -> CheckpointFile:
-    file = os.fdopen(descriptor.detach(), "rb")
+    with os.fdopen(descriptor.detach(), "rb") as shared:
+        file = opened_again(shared, _content(path), CheckpointError)
     return CheckpointFile(path, file, _read(path, file))
+
+
+def _content(path: Path) -> Path:
+    return path / WEIGHTS if path.is_dir() else path
 
 
 def versions() -> dict[str, str]:
@@ -148,10 +153,9 @@ def load_checkpoint(path: PathLike) -> Checkpoint | PublishedWeights:
 def open_checkpoint(path: PathLike) -> CheckpointFile:
     """Open a checkpoint of any form and read it, see `load_checkpoint`."""
     path = Path(path)
-    content = path / WEIGHTS if path.is_dir() else path
-    if not content.is_file():
+    if not _content(path).is_file():
         raise CheckpointError(f"checkpoint not found: {path}")
-    file = open(content, "rb")  # noqa: SIM115, it belongs to what is returned
+    file = open(_content(path), "rb")  # noqa: SIM115, it belongs to what is returned
     return CheckpointFile(path, file, _read(path, file))
 
 
@@ -177,8 +181,7 @@ def _loaded(path: Path, file: BinaryIO) -> Any:
         return torch.load(source, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as exception:
         named = re.search(r"GLOBAL (\S+)", str(exception))
-        held = f"holds {named[1]}, which is not a plain value" if named else None
-        fault = held or "is not a checkpoint of this project, or damaged"
+        fault = f"holds {named[1]}, no plain value" if named else "is not a checkpoint of this project, or damaged"
         raise CheckpointError(f"{path} {fault} (no code was run)") from None
     except Exception as exception:  # torch raises many kinds for damaged bytes
         raise CheckpointError(f"{path} is damaged or truncated ({type(exception).__name__}); use another") from None
@@ -201,9 +204,7 @@ def _own(values: dict[str, Any]) -> Checkpoint:
     if len(rows) != checkpoint.epoch or any(row.epoch != number for number, row in enumerate(rows, start=1)):
         raise CheckpointError(f"history must have a row for each of {checkpoint.epoch} epochs")
     if checkpoint.step and checkpoint.step >= checkpoint.steps_per_epoch:
-        raise CheckpointError(
-            f"step {checkpoint.step} is not within its {checkpoint.steps_per_epoch} steps per epoch"
-        )
+        raise CheckpointError(f"step {checkpoint.step} is not within {checkpoint.steps_per_epoch} steps per epoch")
     return checkpoint
 
 

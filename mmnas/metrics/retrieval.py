@@ -1,7 +1,7 @@
 """Retrieval: recall@k, median and mean rank, of captions for an image and of images for a caption.
 
 Ranks start at 1, and an image's is that of its best caption. Ties are broken against the model: whatever scores
-as high as the right answer is ranked before it. Recalls are percent. Letters: I images, C = 5 I captions.
+as high as the right answer is ranked before it. Recalls are percent. Letters: I images, C captions.
 """
 
 from collections.abc import Sequence
@@ -17,28 +17,31 @@ FOLDS = 5
 Figures = dict[str, dict[str, float]]
 
 
-def retrieval_ranks(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def retrieval_ranks(scores: np.ndarray, owners: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the ranks (I,) of images' best captions and (C,) of captions' images, from scores (I, C).
 
-    The captions of image i are the i-th group of C / I in a row. Raises DataError for another shape or a
-    score that is not finite.
+    `owners` (C,) ascend and name the image of each caption; without them, every image has as many in a row. Raises
+    `DataError` for another shape, an image without captions, or a score that is not finite.
     """
     images, captions = scores.shape
-    if not images or not captions or captions % images:
+    if owners is None and (not images or not captions or captions % images):
         raise DataError(f"{captions} captions for {images} images: each image needs as many as the others")
+    owners = np.arange(captions) * images // captions if owners is None else owners
+    firsts = np.searchsorted(owners, np.arange(images))
+    if (np.diff(firsts, append=captions) < 1).any():
+        raise DataError("an image has no captions: leave it out")
     if not np.isfinite(scores).all():
         raise DataError("a score is not finite: the checkpoint's weights or an image's features are damaged")
-    every = np.arange(images)
-    own = scores.reshape(images, images, -1)[every, every]  # (I, C / I)
-    best = own.max(axis=1, keepdims=True)  # (I, 1)
-    image_ranks = 1 + (scores >= best).sum(axis=1) - (own >= best).sum(axis=1)
-    caption_ranks = (scores >= own.reshape(1, -1)).sum(axis=0)
-    return image_ranks, caption_ranks
+    own = scores[owners, np.arange(captions)]  # (C,)
+    best = np.maximum.reduceat(own, firsts)  # (I,)
+    ties = np.add.reduceat(own >= best[owners], firsts, dtype=np.int64)
+    image_ranks = 1 + (scores >= best[:, None]).sum(axis=1) - ties
+    return image_ranks, (scores >= own).sum(axis=0)
 
 
-def retrieval_figures(scores: np.ndarray) -> Figures:
+def retrieval_figures(scores: np.ndarray, owners: np.ndarray | None = None) -> Figures:
     """Return `r1`, `r5`, `r10`, `median_rank` and `mean_rank` of `image_to_text` and `text_to_image`."""
-    directions = zip(("image_to_text", "text_to_image"), retrieval_ranks(scores), strict=True)
+    directions = zip(("image_to_text", "text_to_image"), retrieval_ranks(scores, owners), strict=True)
     return {direction: _figures(ranks) for direction, ranks in directions}
 
 

@@ -40,7 +40,7 @@ class Annotated(Protocol):
 
 
 def vqa_accuracy(
-    predictions: Mapping[int, str], annotations: Iterable[Annotated], form: str = "official"
+    predictions: Mapping[Any, str], annotations: Iterable[Annotated], form: str = "official"
 ) -> dict[str, Any]:
     """Score `predictions` (question id -> answer) in one of `FORMS`, or by `EXACT` match.
 
@@ -104,7 +104,7 @@ def _mean(scores: Iterable[float]) -> float:
     return sum(scores) / len(scores)
 
 
-def _check_questions(predictions: Mapping[int, str], annotations: Sequence[Annotated]) -> None:
+def _check_questions(predictions: Mapping[Any, str], annotations: Sequence[Annotated]) -> None:
     """Raise DataError unless `predictions` and `annotations` are of the same, non-empty, set of questions."""
     annotated = [annotation.question_id for annotation in annotations]
     if not annotated:

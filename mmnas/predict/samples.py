@@ -14,8 +14,9 @@ import torch
 from mmnas.boxes import pairwise_iou
 from mmnas.boxes.geometry import paired_iou
 from mmnas.config import Config
-from mmnas.data import refs, scan_precomp, vqa_json
-from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE
+from mmnas.data import vqa_json
+from mmnas.data.named import find_expressions, question_files, read_captions
+from mmnas.data.own import label
 from mmnas.errors import DataError
 from mmnas.metrics.grounding import CORRECT_IOU
 from mmnas.metrics.retrieval import RECALLS, folds, retrieval_ranks
@@ -71,12 +72,12 @@ def score_samples(result: StoredResult, samples: Samples) -> Scores:
 
 
 def _read_questions(config: Config, split: str) -> Samples:
-    path = vqa_json.require_questions(config.paths.data, split)
-    questions, annotations = vqa_json.read_questions(path), None
+    files = question_files(config.paths.data, config.data.dataset)
+    questions, annotations = files.read("questions", split), None
     if split != "test":
-        annotations_path = vqa_json.require_annotations(config.paths.data, split)
-        found = {each.question_id: each for each in vqa_json.read_annotations(annotations_path)}
-        vqa_json.check_pairs(questions, list(found.values()), path, annotations_path)
+        found = {each.question_id: each for each in files.read("annotations", split)}
+        paths = (files.path(kind, split) for kind in ("questions", "annotations"))
+        vqa_json.check_pairs(questions, list(found.values()), *paths)
         annotations = [found[question.question_id] for question in questions]
     ids, images, texts = zip(*((each.question_id, each.image_id, each.text) for each in questions), strict=True)
     dataset = SimpleNamespace(question_ids=np.array(ids), annotations=annotations)
@@ -98,8 +99,8 @@ def _score_answers(result: StoredResult, samples: Samples) -> Scores:
 
 
 def _read_expressions(config: Config, split: str) -> Samples:
-    found = refs.find_expressions(config.paths.data, config.data.dataset, [split])[split]
-    rows = [Row(None, each.image_id, each.ref_id, each.sent_id, each.tokens) for each in found]
+    found = find_expressions(config.paths.data, config.data.dataset, [split])[split]
+    rows = [Row(None, label(each.image_id), each.ref_id, each.sent_id, each.tokens) for each in found]
     texts, boxes = [" ".join(each.tokens) for each in found], np.array([each.box for each in found], np.float32)
     return Samples(rows, SimpleNamespace(expressions=found), [each.image_id for each in found], texts, texts, boxes)
 
@@ -121,27 +122,33 @@ def _score_boxes(result: StoredResult, samples: Samples) -> Scores:
 def _read_captions(config: Config, split: str) -> Samples:
     _, test, parts = PROTOCOLS[config.data.protocol]
     name = {"val": "dev", "test": test}.get(split, split)
-    captions = scan_precomp.read_split(config.paths.data, config.data.dataset, name)
-    ids, texts, each = captions.image_ids.tolist(), captions.texts, CAPTIONS_PER_IMAGE
-    rows = [Row(None, number) for number in ids]
-    rows += [Row(None, ids[caption // each], caption=caption, text=text) for caption, text in enumerate(texts)]
-    dataset = SimpleNamespace(captions=captions, folds=folds(len(ids), parts))
-    return Samples(rows, dataset, ids, [f"image {number}" for number in ids], texts[::each])
+    captions = read_captions(config.paths.data, config.data.dataset, name)
+    names, texts = [label(image) for image in captions.image_ids], captions.texts
+    rows = [Row(None, image) for image in names]
+    triples = zip(captions.owners, captions.ids, texts, strict=True)
+    rows += [Row(None, names[own], caption=number, text=text) for own, number, text in triples]
+    dataset = SimpleNamespace(captions=captions, folds=folds(len(names), parts))
+    firsts = np.searchsorted(captions.owners, np.arange(len(names)))
+    ids = list(map(int, captions.image_ids))
+    return Samples(rows, dataset, ids, [f"image {image}" for image in names], [texts[first] for first in firsts])
 
 
 def _score_matches(result: StoredResult, samples: Samples) -> Scores:
-    logits, texts, each = result.array("scores"), samples.dataset.captions.texts, CAPTIONS_PER_IMAGE
+    logits, captions = result.array("scores"), samples.dataset.captions
+    texts = captions.texts
     if logits.shape != (len(samples.image_ids), len(texts)):
         raise DataError(f"the scores of {result.path} have the shape {logits.shape}: score again")
     figures: dict[str, Any] = defaultdict(lambda: defaultdict(lambda: np.zeros(len(logits))))
     predicted: list[str] = []
     for fold in samples.dataset.folds:
-        block = logits[fold, fold.start * each : fold.stop * each]
+        group = captions.of(fold)
+        block, own = logits[fold, group], captions.owners[group] - fold.start
         weight = 100 * len(logits) / len(samples.dataset.folds) / len(block)  # a figure is the mean over folds
-        images, captions = retrieval_ranks(block)
-        predicted += [texts[fold.start * each + best] for best in block.argmax(axis=1).tolist()]
+        image_ranks, ranks = retrieval_ranks(block, own)
+        predicted += [texts[group.start + best] for best in block.argmax(axis=1).tolist()]
         for k in RECALLS:
-            parts = weight * (images <= k), weight * (captions <= k).reshape(-1, each).mean(axis=1)
+            found = np.bincount(own, ranks <= k) * len(image_ranks) / len(own)  # their mean is that over captions
+            parts = weight * (image_ranks <= k), weight * found
             figures[""]["rsum"][fold] += parts[0] + parts[1]
             figures["captions of an image"][f"R@{k}"][fold] = parts[0]
             figures["images of a caption"][f"R@{k}"][fold] = parts[1]

@@ -20,12 +20,12 @@ from mmnas.schema import Finite, convert
 class Row(Struct):
     """A row of any task's result: the sample that it is of, by the first seven keys, and what was predicted."""
 
-    question_id: Int64 | None = None
-    image_id: Int64 | None = None
+    question_id: Int64 | str | None = None
+    image_id: Int64 | str | None = None
     ref_id: Int64 | None = None
-    sent_id: Int64 | None = None
+    sent_id: Int64 | str | None = None
     tokens: list[str] | None = None
-    caption: Int64 | None = None
+    caption: Int64 | str | None = None
     text: str | None = None
     answer: str = ""
     box: tuple[Finite, Finite, Finite, Finite] = (0, 0, 0, 0)

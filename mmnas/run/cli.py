@@ -1,6 +1,7 @@
 """The command line that all scripts share: parsed, checked, and handed on as one request."""
 
 import argparse
+import dataclasses
 import difflib
 import re
 import signal
@@ -9,11 +10,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from mmnas.data.own import OWN
 from mmnas.engine.distributed import launch
 from mmnas.engine.logging import protect_terminal
 from mmnas.errors import ConfigError, MMNasError, one_line
-from mmnas.run.flags import Flag, Request, flags_of
-from mmnas.run.plan import LEARNING, LONGEST_VERSION, default_size, is_version, make_plan
+from mmnas.run.flags import LEARNING, Flag, Request, flags_of
+from mmnas.run.plan import LONGEST_VERSION, default_size, is_version, make_plan
 from mmnas.run.session import run
 from mmnas.schema import nearest, shown
 from mmnas.tasks.base import Task
@@ -61,7 +63,8 @@ def parse(task: type[Task], arguments: Sequence[str]) -> Request:
         text = getattr(given, flag.name[2:])
         if text is not None:
             try:
-                values[flag.key] = _value(flag, text)
+                own = flag.key == "split" and getattr(given, "DATASET", None) == OWN
+                values[flag.key] = _value(dataclasses.replace(flag, choices=()) if own else flag, text)
             except ConfigError as exception:
                 errors.append(str(exception))
         elif flag.default == "required":

@@ -9,8 +9,14 @@ import msgspec
 from msgspec import Struct
 
 from mmnas.config import PARTS, Size, doc, load_config, shipped_sections
+from mmnas.errors import ConfigError
 from mmnas.schema import bare_type
 from mmnas.tasks.base import Task
+
+LEARNING = ("train", "search")
+"""The values of --RUN that start from flags, learn, and may be resumed."""
+YEAR = 366 * 24 * 60
+"""The longest time limit, in minutes."""
 
 
 class Request(Struct, frozen=True):
@@ -135,3 +141,27 @@ def _default(key: str, value: Any, task: type[Task]) -> str:
     if value is msgspec.NODEFAULT:
         return "required"
     return "" if value in (None, "") else f"{str(value).lower() if isinstance(value, bool) else value}{note}"
+
+
+def check_flags(request: Request) -> None:
+    """Refuse flags that do not belong to what --RUN asks for."""
+    run = f"--RUN={request.run}"
+    if request.run not in LEARNING and (request.resume or request.keep_all):
+        raise ConfigError(f"--RESUME and --KEEP_ALL belong to --RUN=train and --RUN=search, not to {run}")
+    if request.run in LEARNING and request.scores:
+        raise ConfigError(f"--SCORES belongs to --RUN=val and --RUN=test, not to {run}")
+    if request.new_answers and (request.run != "train" or request.resume or request.checkpoint is None):
+        raise ConfigError("--NEW_ANSWERS is for fine-tuning: --RUN=train with --CKPT_PATH, without --RESUME")
+    if request.time_limit is not None and (request.run not in LEARNING or not 0 < request.time_limit <= YEAR):
+        raise ConfigError(f"--TIME_LIMIT={request.time_limit} must be 1 to {YEAR} minutes of --RUN=train or search")
+    if request.run != "search":
+        for key in request.overrides:
+            if key.startswith("search."):
+                raise ConfigError(f"{request.flags.get(key, key)} belongs to --RUN=search, not to {run}")
+        return
+    if request.geno_path is not None or request.geno_epoch is not None:
+        raise ConfigError(f"{run} finds a genotype: leave out --GENO_PATH and --GENO_EPOCH")
+    if request.checkpoint is not None and not request.resume:
+        raise ConfigError(f"{run} starts a new search, or continues one with --RESUME: leave out --CKPT_PATH")
+    if request.overrides.get("training.compile"):
+        raise ConfigError(f"{run} runs another network in every step: leave out --COMPILE")

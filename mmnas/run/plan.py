@@ -10,28 +10,26 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from mmnas.config import VERSION, Config, PathsConfig, load_config, overlaid, read_overrides
+from mmnas.config import VERSION, Config, DataConfig, PathsConfig, load_config, overlaid, read_overrides
+from mmnas.data.own import OWN
 from mmnas.engine import checkpoint as checkpoints
 from mmnas.engine.checkpoint import Checkpoint, CheckpointFile, checkpoints_in, open_checkpoint
 from mmnas.errors import CheckpointError, ConfigError
 from mmnas.genotype import Genotype, read_genotype
 from mmnas.paths import RunPaths
-from mmnas.run.flags import Request, default_genotype
+from mmnas.run.flags import LEARNING, Request, check_flags, default_genotype
 from mmnas.schema import Text, convert
 from mmnas.search.limits import checked_space
 from mmnas.tasks.base import Task
 
-# The values of --RUN that start from flags, learn, and may be resumed.
-LEARNING = ("train", "search")
 # What may differ from the checkpoint without changing what it computes; resuming may also go further.
 FREE_KEYS = ("paths.", *map("training.{}".format, ("workers", "eval_batch_size", "compile", "joined_kernels")))
 FREE_WHEN_RESUMING = ("training.epochs", "search.patience", "search.min_epochs", "search.choose")
+SETTLED_BY_DATASET = ("protocol", "answer_min_count")
 LONGEST_VERSION = 200
 """Bytes of a run's name: its files add up to 55 to it, and file systems end at 255."""
 UNKNOWN = "unknown"
 """Stands in `Checkpoint.seen_splits` for training data that nothing tells about."""
-YEAR = 366 * 24 * 60
-"""The longest time limit, in minutes."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,16 @@ class Plan:
         """The values of --SPLIT that the weights have seen before this run; `UNKNOWN` where nothing tells."""
         if self.checkpoint is None:
             return [UNKNOWN] if self.source else []
-        return self.checkpoint.seen_splits or [self.checkpoint.config["split"], UNKNOWN]
+        seen = self.checkpoint.seen_splits or [self.checkpoint.config["split"], UNKNOWN]
+        dataset = self.checkpoint.config["data"].get("dataset", "")
+        if dataset in ("", self.config.data.dataset):
+            return seen
+        return [each if each == UNKNOWN else _of(dataset, each) for each in seen]
+
+
+def _of(dataset: str, split: str) -> str:
+    """Name a value of --SPLIT as that of another data set."""
+    return "+".join(part if " of " in part else f"{part} of {dataset}" for part in split.split("+"))
 
 
 def default_size(run: str) -> str:
@@ -78,7 +85,7 @@ def default_size(run: str) -> str:
 
 def make_plan(task: type[Task], request: Request) -> Plan:
     """Settle a request. Raises `ConfigError` or `CheckpointError`, before anything is written."""
-    _check_flags(request)
+    check_flags(request)
     if request.new_answers and "answers" not in task.vocabulary_names:
         raise ConfigError(f"--NEW_ANSWERS is for VQA; {task.name} has no answers")
     request = _with_file(request)
@@ -121,30 +128,6 @@ def check_folder(plan: Plan) -> None:
         )
     elif plan.run == "search" and plan.config.files.genotypes.exists():
         raise ConfigError(f"{plan.config.files.genotypes} exists: choose another --VERSION for these genotypes")
-
-
-def _check_flags(request: Request) -> None:
-    """Refuse flags that do not belong to what --RUN asks for."""
-    run = f"--RUN={request.run}"
-    if request.run not in LEARNING and (request.resume or request.keep_all):
-        raise ConfigError(f"--RESUME and --KEEP_ALL belong to --RUN=train and --RUN=search, not to {run}")
-    if request.run in LEARNING and request.scores:
-        raise ConfigError(f"--SCORES belongs to --RUN=val and --RUN=test, not to {run}")
-    if request.new_answers and (request.run != "train" or request.resume or request.checkpoint is None):
-        raise ConfigError("--NEW_ANSWERS is for fine-tuning: --RUN=train with --CKPT_PATH, without --RESUME")
-    if request.time_limit is not None and (request.run not in LEARNING or not 0 < request.time_limit <= YEAR):
-        raise ConfigError(f"--TIME_LIMIT={request.time_limit} must be 1 to {YEAR} minutes of --RUN=train or search")
-    if request.run != "search":
-        for key in request.overrides:
-            if key.startswith("search."):
-                raise ConfigError(f"{request.flags.get(key, key)} belongs to --RUN=search, not to {run}")
-        return
-    if request.geno_path is not None or request.geno_epoch is not None:
-        raise ConfigError(f"{run} finds a genotype: leave out --GENO_PATH and --GENO_EPOCH")
-    if request.checkpoint is not None and not request.resume:
-        raise ConfigError(f"{run} starts a new search, or continues one with --RESUME: leave out --CKPT_PATH")
-    if request.overrides.get("training.compile"):
-        raise ConfigError(f"{run} runs another network in every step: leave out --COMPILE")
 
 
 def _with_file(request: Request) -> Request:
@@ -214,6 +197,7 @@ def _from_checkpoint(
     trained, genotype = checkpoints.settings_of(path, checkpoint)
     if trained.task != task.name:
         raise CheckpointError(f"{path} is of the task {trained.task}: use train_{trained.task}.py")
+    trained = task.settle(trained)
     if checkpoint.search and request.run != "search":
         raise CheckpointError(
             f"{path} is of a search: continue it with --RUN=search, or train what it found, "
@@ -228,12 +212,16 @@ def _from_checkpoint(
     tuning = request.run == "train" and not request.resume
     held = {**trained.to_dict(), "version": version, "paths": {}}
     del held["training"]["workers"]
+    dataset = request.overrides.get("data.dataset", trained.data.dataset)
+    if dataset != trained.data.dataset:
+        held["data"] |= {key: getattr(DataConfig(), key) for key in SETTLED_BY_DATASET}
     asked = Config.from_dict(overlaid(held, request.overrides))
     fixed = [("--MODEL", request.size or trained.size, trained.size)]
     if not tuning:
         fixed.append(("--SPLIT", request.split or trained.split, trained.split))
     free = (*FREE_KEYS, *task.free_keys, *(FREE_WHEN_RESUMING if request.resume else ()))
     free += ("data.answer_min_count",) if request.new_answers else ()
+    free += ("data.dataset",) if tuning or (dataset == OWN and not request.resume) else ()
     for key in request.overrides:
         if not key.startswith((*free, "training.", "search.") if tuning else free):
             fixed.append((request.flags.get(key, key), asked.value(key), trained.value(key)))
@@ -245,5 +233,5 @@ def _from_checkpoint(
             )
     if tuning:
         new = _configuration(task, request, trained.size, version)
-        return replace(new, model=asked.model, data=asked.data), genotype
+        return task.settle(replace(new, model=asked.model, data=asked.data)), genotype
     return task.settle(asked), genotype

@@ -14,9 +14,10 @@ from torch.utils.data import Dataset, Subset
 
 from mmnas.batch import Batch
 from mmnas.config import Config
-from mmnas.data.features import RegionSource, require_images
+from mmnas.data.features import RegionSource
 from mmnas.data.made_by import MadeBy, one_maker
-from mmnas.data.samples import SizedDataset, warn_if_normalized, weight_samples
+from mmnas.data.own import OWN, splits_of
+from mmnas.data.samples import SizedDataset, require_images, warn_if_normalized, weight_samples
 from mmnas.errors import CheckpointError, DataError
 from mmnas.genotype import Genotype
 from mmnas.models.network import MMNasNet, build_network
@@ -73,7 +74,8 @@ class Task(ABC):
     @property
     def scores_val(self) -> bool:
         """Whether val is held out of training and may be scored along the way."""
-        return "val" not in self.config.split.split("+")
+        data, held_out = self.config.data, "val" not in self.config.split.split("+")
+        return held_out and (data.dataset != OWN or "val" in splits_of(self.config.paths.data, self.name))
 
     def splits_of(self, run: str) -> tuple[str, ...]:
         """Return the splits that --RUN=val or --RUN=test scores."""
@@ -203,9 +205,7 @@ class Task(ABC):
 
     def parts(self, batch: Batch, count: int) -> list[Batch]:
         """Cut a batch along its samples into `count` batches; scalars go to each of them."""
-        pieces = {
-            name: tensor.tensor_split(count) if tensor.ndim else [tensor] * count for name, tensor in batch.items()
-        }
+        pieces = {name: each.tensor_split(count) if each.ndim else [each] * count for name, each in batch.items()}
         return [{name: piece[number] for name, piece in pieces.items()} for number in range(count)]
 
     @abstractmethod

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from msgspec.structs import replace
 from torch import Tensor, nn
 
@@ -18,33 +17,36 @@ from mmnas.config import Config
 from mmnas.data import scan_precomp
 from mmnas.data.features import RegionSource
 from mmnas.data.matching import ImageDataset, PairDataset, RetrievalDataset
+from mmnas.data.named import caption_files, caption_splits, caption_texts, read_captions
+from mmnas.data.own import OWN
 from mmnas.data.ragged import Ragged
 from mmnas.data.samples import weight_samples
-from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE, Captions
+from mmnas.data.scan_precomp import Captions
 from mmnas.data.sources import matching_features
-from mmnas.errors import CheckpointError, ConfigError, DataError, MissingData
+from mmnas.errors import CheckpointError, ConfigError, DataError
 from mmnas.metrics.retrieval import FOLDS, RECALLS, folds, mean_figures, retrieval_figures, rsum
 from mmnas.models.heads import FusionHead
 from mmnas.models.network import MMNasNet
 from mmnas.models.pair_scorer import PairScorer
 from mmnas.tasks.base import Record, Result, Task, Tools
 from mmnas.tasks.hard_negatives import hard_negatives, random_negatives
+from mmnas.tasks.matching_loss import matching_loss
 from mmnas.tasks.report import Report
 from mmnas.tasks.retrieval import best_lists, score_images
 from mmnas.text.tokenizer import tokenize
-from mmnas.text.vocabulary import Vocabulary, warn_missing
+from mmnas.text.vocabulary import Vocabulary
 
-MARGIN = 0.2
 # Protocol -> its data set, the split that it calls test, and the folds whose figures it averages.
 PROTOCOLS = {
     "flickr1k": ("flickr", "test", 1),
     "coco5k": ("coco", "testall", 1),
     "coco1k": ("coco", "testall", FOLDS),
+    "all": (OWN, "test", 1),
 }
 # Images of the published test splits, which give the protocols their names; regions of an image, fewest and most.
 PUBLISHED_IMAGES = {"flickr": {"test": 1000}, "coco": {"testall": 5000}}
 PUBLISHED_REGIONS = (36, 36)
-NEEDED_SPLITS = ("train", "dev")
+NEEDED_SPLITS = ("train", "dev", "val")
 
 
 class ITMTask(Task):
@@ -55,7 +57,7 @@ class ITMTask(Task):
     headline = "rsum"
     flags = {"--DATASET": "data.dataset", "--PROTOCOL": "data.protocol", "--LOSS": "training.loss"}
     choices = {
-        "data.dataset": scan_precomp.DATASETS,
+        "data.dataset": (*scan_precomp.DATASETS, OWN),
         "data.protocol": tuple(PROTOCOLS),
         "training.loss": ("bce", "margin"),
     }
@@ -75,16 +77,7 @@ class ITMTask(Task):
 
     def build_vocabularies(self) -> dict[str, list[str]]:
         """Make words from the captions of all splits, as published; warn about missing splits."""
-        root, dataset = self.config.paths.data, self.config.data.dataset
-        splits = scan_precomp.splits_of(dataset)
-        paths = {split: scan_precomp.captions_path(root, dataset, split) for split in splits}
-        missing = [split for split, path in paths.items() if not path.is_file()]
-        if len(missing) == len(splits):
-            first = paths["train"]
-            raise MissingData(f"no captions of {dataset} in {first.parent}: put {first.name} there")
-        warn_missing("captions", missing)
-        present = (path for split, path in paths.items() if split not in missing)
-        texts = (text for path in present for text in scan_precomp.read_captions(path))
+        texts = caption_texts(self.config.paths.data, self.config.data.dataset)
         return {"tokens": list(Vocabulary.from_token_lists(map(tokenize, texts)).words)}
 
     def training_set(self) -> PairDataset:
@@ -100,7 +93,8 @@ class ITMTask(Task):
     def _pairs(self, captions: Captions) -> PairDataset:
         if len(captions.image_ids) < 2:
             raise DataError("the train split, or a part of it to search on, has one image: negatives need a second")
-        return PairDataset(self._images(captions, "training captions"), self._tokens(captions))
+        images = self._images(captions, "training captions")
+        return PairDataset(images, self._tokens(captions), captions.owners)
 
     def evaluation_set(self, split: str) -> RetrievalDataset:
         """Return the images and captions of val (dev) or of the protocol's test split."""
@@ -110,14 +104,14 @@ class ITMTask(Task):
         return RetrievalDataset(images, captions, self._tokens(captions), folds(len(images), parts))
 
     def _read(self, split: str) -> Captions:
-        return scan_precomp.read_split(self.config.paths.data, self.config.data.dataset, split)
+        return read_captions(self.config.paths.data, self.config.data.dataset, split)
 
     def _tokens(self, captions: Captions) -> Ragged:
         words, most = self.words, self.config.data.max_tokens
         return Ragged((words.encode(tokenize(text), most) for text in captions.texts), np.int32)
 
     def _images(self, captions: Captions, what: str) -> ImageDataset:
-        regions = self.require_features(captions.image_ids.tolist(), what)
+        regions = self.require_features(list(captions.image_ids), what)
         return ImageDataset(captions.image_ids, regions, self.config.data.max_regions)
 
     def open_features(self) -> RegionSource:
@@ -134,7 +128,7 @@ class ITMTask(Task):
         training = self.config.training
         for pairs in datasets:
             if epoch < training.random_negative_epochs:
-                drawn = random_negatives(len(pairs.images), training.seed, epoch)
+                drawn = random_negatives(pairs.owners, training.seed, epoch)
             else:
                 scorer, amounts = PairScorer(model), (training.negative_candidates, training.hard_negatives)
                 drawn = hard_negatives(scorer, pairs, tools, training.seed, epoch, *amounts)
@@ -188,11 +182,13 @@ class ITMTask(Task):
     def score(self, predictions: list[Record], dataset: RetrievalDataset) -> Result:
         """Recalls in percent, both directions; their sum is the headline. Logits rank: a sigmoid may saturate."""
         logits = np.stack([prediction["logits"] for prediction in predictions])  # (I, C)
-        each = CAPTIONS_PER_IMAGE
-        blocks = [logits[fold, fold.start * each : fold.stop * each] for fold in dataset.folds]
+        groups = [dataset.captions.of(fold) for fold in dataset.folds]
+        blocks = [logits[fold, group] for fold, group in zip(dataset.folds, groups, strict=True)]
         for fold, block in zip(dataset.folds, blocks, strict=True):
             self.require_finite({"index": torch.arange(fold.start, fold.stop)}, torch.from_numpy(block))
-        figures = mean_figures(list(map(retrieval_figures, blocks)))
+        owners = [dataset.captions.owners[group] for group in groups]
+        owners = [own - own[0] for own in owners]  # counted within the fold
+        figures = mean_figures(list(map(retrieval_figures, blocks, owners)))
         summary = {"rsum": rsum(figures)}
         for short, direction in (("text", "image_to_text"), ("image", "text_to_image")):
             summary |= {f"{short} R@{k}": figures[direction][f"r{k}"] for k in RECALLS}
@@ -203,42 +199,33 @@ class ITMTask(Task):
         """Check captions, ids and features; the test splits may be missing."""
         root, dataset = Path(self.config.paths.data), self.config.data.dataset
         report.title(f"files under {root}")
+        found = self._check_files(report, root, dataset)
+        report.title("captions")
+        for split, captions in found.items():
+            images, published = len(captions.image_ids), PUBLISHED_IMAGES.get(dataset, {}).get(split)
+            report.count(f"images of {split}, {len(captions.texts) / images:g} captions each", images, published)
+        report.words((tokenize(text) for captions in found.values() for text in captions.texts), self.config)
+        report.title("region features")
+        ids = {split: captions.image_ids for split, captions in found.items()}
+        with report.catching(), self.hinting():
+            usual = None if dataset == OWN else PUBLISHED_REGIONS
+            report.features(self.open_features(), ids, NEEDED_SPLITS, full, usual)
+
+    def _check_files(self, report: Report, root: Path, dataset: str) -> dict[str, Captions]:
+        """Show the files; return the captions of every split that can be read."""
         if dataset == "flickr":
             report.file(root / "itm" / "dataset_flickr30k.json")
         found: dict[str, Captions] = {}
-        for split in scan_precomp.splits_of(dataset):
-            path = scan_precomp.captions_path(root, dataset, split)
-            present = [report.file(path), report.file(path.with_name(f"{split}_ids.txt"))]
+        for split in caption_splits(root, dataset):
+            present = [report.file(path) for path in caption_files(root, dataset, split)]
             with report.catching(needed=any(present) or split in NEEDED_SPLITS):
                 found[split] = self._read(split)
-        report.title("captions")
-        for split, captions in found.items():
-            published = PUBLISHED_IMAGES[dataset].get(split)
-            what = f"images of {split}, {CAPTIONS_PER_IMAGE} captions each"
-            report.count(what, len(captions.image_ids), published)
-        report.words((tokenize(text) for captions in found.values() for text in captions.texts), self.config)
-        report.title("region features")
-        images = {split: captions.image_ids.tolist() for split, captions in found.items()}
-        with report.catching(), self.hinting():
-            report.features(self.open_features(), images, NEEDED_SPLITS, full, PUBLISHED_REGIONS)
+        return found
 
 
 def _named(datasets: Sequence[PairDataset]) -> dict[str, PairDataset]:
     """Return the data sets under the names that their negatives have in checkpoints."""
     return {f"negatives{number or ''}": pairs for number, pairs in enumerate(datasets)}
-
-
-def matching_loss(positive: Tensor, negative_caption: Tensor, negative_image: Tensor, loss: str) -> Tensor:
-    """Return the summed loss of logits (B,) of a pair, of its image with another caption, and the reverse.
-
-    `bce` counts the positive once per negative, as published; `margin` compares probabilities.
-    """
-    if loss == "bce":
-        negatives = F.softplus(negative_caption).sum() + F.softplus(negative_image).sum()
-        return 2 * F.softplus(-positive).sum() + negatives
-    own = positive.sigmoid()
-    caption, image = (F.relu(MARGIN + other.sigmoid() - own).sum() for other in (negative_caption, negative_image))
-    return caption + image
 
 
 def _part(batch: Batch, index: Tensor, image_rows: Tensor, caption_rows: Tensor) -> Batch:

@@ -7,7 +7,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mmnas.config import Config
-from mmnas.data.features import Regions, RegionSource, require_images
+from mmnas.data.features import Regions, RegionSource
+from mmnas.data.samples import require_images
 from mmnas.errors import MMNasError, one_line, safe
 from mmnas.text.vocabulary import Vocabulary
 from mmnas.text.word_vectors import count_missing, count_shared, word_vectors
@@ -21,6 +22,7 @@ class Report:
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
+        self._shown: set[Path] = set()
         self.faults: list[str] = []
         self.warnings: list[str] = []
 
@@ -48,9 +50,11 @@ class Report:
             self.problem(one_line(exception), needed)
 
     def file(self, path: Path) -> bool:
-        """Show whether a file or folder exists; return it."""
+        """Show, once, whether a file or folder exists; return it."""
         found = path.exists()
-        self.line(f"  {'found' if found else 'missing':<8} {path}")
+        if path not in self._shown:
+            self._shown.add(path)
+            self.line(f"  {'found' if found else 'missing':<8} {path}")
         return found
 
     def count(self, what: str, found: int, published: int | None = None) -> None:
@@ -61,7 +65,7 @@ class Report:
 
     def percentage(self, what: str, found: int, total: int) -> None:
         """Show `found` as a percentage of `total`."""
-        self.line(f"  {found} of {total} {what} ({100 * found / total:.2f} %)")
+        self.line(f"  {found} of {total} {what} ({100 * found / max(total, 1):.2f} %)")
 
     def words(self, token_lists: Iterable[Iterable[str]], config: Config) -> None:
         """Show the size of the vocabulary of some texts, and how many of its words have no word vector."""
@@ -69,8 +73,9 @@ class Report:
         self.count("words in the vocabulary", len(words))
         with self.catching():
             vectors = word_vectors(words, paths.word_vectors, config.files.cache, search=paths.data)
-            self.percentage("words without a vector", *count_missing(words, vectors))
-            self.percentage("words that share their vector with another", count_shared(vectors), len(words))
+            if vectors is not None:
+                self.percentage("words without a vector", *count_missing(words, vectors))
+                self.percentage("words that share their vector with another", count_shared(vectors), len(words))
 
     def features(
         self,
@@ -78,13 +83,13 @@ class Report:
         images: Mapping[str, Iterable[int]],
         needed: Collection[str],
         full: bool,
-        usual: tuple[int, int],
+        usual: tuple[int, int] | None,
         inspect: Callable[[int, Regions], object] = lambda image_id, image: None,
     ) -> None:
         """Show each split's images without features; inspect some images, evenly spread, or all.
 
         Images without features are a fault in the splits `needed`, elsewhere a warning, as are numbers of
-        regions outside of `usual`, fewest and most.
+        regions outside of `usual`, fewest and most, if given.
         """
         self.line(f"  in {source.describe()}")
         found: set[int] = set()
@@ -107,7 +112,7 @@ class Report:
         if regions:
             fewest, most = min(regions), max(regions)
             self.line(f"  {fewest} to {most} regions, mean {sum(regions) / len(regions):.1f}")
-            if not usual[0] <= fewest <= most <= usual[1]:
+            if usual and not usual[0] <= fewest <= most <= usual[1]:
                 published = " to ".join(map(str, dict.fromkeys(usual)))
                 self.problem(f"images have {fewest} to {most} regions, the published ones {published}", False)
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mmnas.batch import Batch
 from mmnas.data.matching import RetrievalDataset
-from mmnas.data.scan_precomp import CAPTIONS_PER_IMAGE, Captions
+from mmnas.data.own import label
+from mmnas.data.scan_precomp import Captions
 from mmnas.models.pair_scorer import ImageStates, PairScorer, memory_budget
 from mmnas.tasks.base import Record, Tools
 from mmnas.tasks.hard_negatives import token_groups
@@ -45,12 +46,12 @@ def _score_rows(
     tools: Tools,
 ) -> np.ndarray:
     """Return logits (images, C), NaN across folds; each caption is encoded once for all these images."""
-    each, tokens, device = CAPTIONS_PER_IMAGE, dataset.tokens, states[0].regions.device
+    tokens, device, every = dataset.tokens, states[0].regions.device, np.arange(len(dataset.tokens))
     starts = np.cumsum([0, *map(len, indices)])
     rows = np.full((starts[-1], len(tokens)), np.nan, np.float32)
     with tools.progress(None, "captions", total=len(tokens), leave=False) as bar:
         for fold in dataset.folds:
-            captions = np.arange(fold.start * each, fold.stop * each)
+            captions = every[dataset.captions.of(fold)]
             for chosen, ids in token_groups(scorer, tokens, captions, device):
                 encoded = scorer.captions(ids)
                 for start, numbers, images in zip(starts, indices, states, strict=False):
@@ -80,15 +81,15 @@ def _in_turns(
 
 def best_lists(logits: np.ndarray, captions: Captions) -> list[Record]:
     """Return the ten best captions of each image, then the ten best images of each caption, by logits (I, C)."""
-    ids, texts = captions.image_ids.tolist(), captions.texts
+    ids, texts = list(map(label, captions.image_ids)), captions.texts
     rows: list[Record] = []
     for image, best in enumerate(_best(logits)):
-        listed = [{"caption": c, "text": texts[c], "probability": p} for c, p in best]
+        listed = [{"caption": captions.ids[c], "text": texts[c], "probability": p} for c, p in best]
         rows.append({"image_id": ids[image], "captions": listed})
     for caption, best in enumerate(_best(logits.T)):
         listed = [{"image_id": ids[image], "probability": p} for image, p in best]
-        own = ids[caption // CAPTIONS_PER_IMAGE]
-        rows.append({"caption": caption, "text": texts[caption], "image_id": own, "images": listed})
+        own = ids[captions.owners[caption]]
+        rows.append({"caption": captions.ids[caption], "text": texts[caption], "image_id": own, "images": listed})
     return rows
 
 

@@ -20,12 +20,13 @@ def find_faults(rows: Any, question_ids: Collection[int], answers: Collection[st
     """
     if not isinstance(rows, list):
         return [f"must hold a list of {_FORM}: write it by --RUN=test"]
-    entries = [row for row in rows if _is_well_formed(row)]
+    kind = type(next(iter(question_ids), 0))  # text for one's own data
+    entries = [row for row in rows if _is_well_formed(row, kind)]
     counts, asked = Counter(row["question_id"] for row in entries), set(question_ids)
     known = None if answers is None else set(answers)
     faults = {
         f"entries are not of the form {_FORM}: write them by --RUN=test": [
-            f"{shown(row)} at index {index}" for index, row in enumerate(rows) if not _is_well_formed(row)
+            f"{shown(row)} at index {index}" for index, row in enumerate(rows) if not _is_well_formed(row, kind)
         ],
         "questions are answered more than once: keep one answer of each": [
             f"question {number}, {count} times" for number, count in counts.items() if count > 1
@@ -45,9 +46,9 @@ def find_faults(rows: Any, question_ids: Collection[int], answers: Collection[st
     return [f"{len(examples)} {fault}; first {examples[0]}" for fault, examples in faults.items() if examples]
 
 
-def _is_well_formed(row: Any) -> bool:
+def _is_well_formed(row: Any, kind: type) -> bool:
     """Whether an entry has exactly the two keys, of exactly their types: true is not a question id."""
     return type(row) is dict and {key: type(value) for key, value in row.items()} == {
         "answer": str,
-        "question_id": int,
+        "question_id": kind,
     }

@@ -6,6 +6,7 @@ Letters: B batch, N regions of the batch, K regions of an image, E expressions. 
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,19 +17,21 @@ from torch import Tensor, nn
 from mmnas.batch import Batch
 from mmnas.boxes import nms, pairwise_iou
 from mmnas.boxes.geometry import clip_boxes, decode_boxes, paired_iou, unnormalize_offsets
-from mmnas.config import FEATURE_SIZE, Config, DataConfig
+from mmnas.config import FEATURE_SIZE, Config
 from mmnas.data import refs
 from mmnas.data.features import Regions, RegionSource
+from mmnas.data.named import expression_splits, find_expressions
+from mmnas.data.own import EXPRESSIONS, OWN, label
 from mmnas.data.refs import Expression
-from mmnas.data.samples import TextDataset
 from mmnas.data.sources import KINDS, feature_width, grounding_features
 from mmnas.errors import ConfigError
 from mmnas.metrics.grounding import CORRECT_IOU, grounding_accuracy, proposal_quality
 from mmnas.models.heads import GroundingHead
 from mmnas.tasks.base import Record, Result, Task
-from mmnas.tasks.grounding_loss import LOSSES, grounding_loss, grounding_targets, loss_totals
+from mmnas.tasks.grounding_loss import LOSSES, grounding_loss, loss_totals
 from mmnas.tasks.report import Report
 from mmnas.tasks.result import take_scores
+from mmnas.tasks.vgd_data import VGDDataset
 from mmnas.text.vocabulary import Vocabulary, warn_missing
 
 log = logging.getLogger(__name__)
@@ -43,30 +46,6 @@ PUBLISHED_EXPRESSIONS = {
 PUBLISHED_REGIONS = {"vg_woref": (100, 100), "coco_mrcn": (1, 100)}
 
 
-class VGDDataset(TextDataset):
-    """Expressions, their images' regions and reference boxes; with a `loss`, targets for training."""
-
-    def __init__(
-        self,
-        expressions: Sequence[Expression],
-        regions: RegionSource,
-        words: Vocabulary,
-        limits: DataConfig,
-        loss: str | None = None,
-    ) -> None:
-        image_ids = [expression.image_id for expression in expressions]
-        super().__init__(image_ids, (expression.tokens for expression in expressions), regions, words, limits)
-        self.expressions = expressions if loss is None else ()  # a result lists them
-        self.references = np.array([expression.box for expression in expressions], np.float32)  # (E, 4)
-        self.loss = loss
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        sample = {**super().__getitem__(index), "reference": self.references[index]}
-        if self.loss is not None:
-            sample |= grounding_targets(sample["boxes"], sample["reference"], self.loss)
-        return sample
-
-
 class VGDTask(Task):
     """Referring expressions and the boxes that they mean, scored by accuracy at IoU 0.5."""
 
@@ -74,7 +53,7 @@ class VGDTask(Task):
     splits = ("train", "train+val")
     headline = "accuracy"
     flags = {"--DATASET": "data.dataset", "--FEAT": "data.feature_kind", "--LOSS": "training.loss"}
-    choices = {"data.dataset": refs.DATASETS, "data.feature_kind": KINDS, "training.loss": LOSSES}
+    choices = {"data.dataset": (*refs.DATASETS, OWN), "data.feature_kind": KINDS, "training.loss": LOSSES}
     feature_hint = f"{Task.feature_hint}, their kind by {' or '.join(f'--FEAT={kind}' for kind in KINDS)}"
 
     @classmethod
@@ -90,17 +69,20 @@ class VGDTask(Task):
         """Return val, or every test split that the data set has."""
         if run != "test":
             return (run,)
-        return tuple(split for split in refs.splits_of(self.config.data.dataset) if split.startswith("test"))
+        return tuple(split for split in self._splits() if split.startswith("test"))
 
     def build_vocabularies(self) -> dict[str, list[str]]:
         """Make words from the expressions of all splits, as published; warn about missing splits."""
-        splits = refs.splits_of(self.config.data.dataset)
+        splits = self._splits()
         found = self._find(splits)
         warn_missing("expressions", [split for split in splits if split not in found])
         return {"tokens": list(Vocabulary.from_token_lists(_token_lists(found)).words)}
 
+    def _splits(self) -> tuple[str, ...]:
+        return expression_splits(self.config.paths.data, self.config.data.dataset)
+
     def _find(self, splits: Iterable[str]) -> dict[str, list[Expression]]:
-        return refs.find_expressions(self.config.paths.data, self.config.data.dataset, splits)
+        return find_expressions(self.config.paths.data, self.config.data.dataset, splits)
 
     def training_set(self) -> VGDDataset:
         """Join the splits that --SPLIT names."""
@@ -189,7 +171,7 @@ class VGDTask(Task):
         found = self._check_files(report)
         report.title("expressions")
         published = PUBLISHED_EXPRESSIONS.get(data.dataset, {})
-        for split in refs.splits_of(data.dataset):
+        for split in found if data.dataset == OWN else self._splits():
             report.count(f"expressions of {split}", len(found.get(split, ())), published.get(split))
         report.words(_token_lists(found), self.config)
         report.title("region features")
@@ -203,7 +185,7 @@ class VGDTask(Task):
             matches.extend((ious.max(axis=0) >= CORRECT_IOU).tolist())  # (K, E) -> (E,)
 
         with report.catching(), self.hinting():
-            usual = PUBLISHED_REGIONS[data.feature_kind]
+            usual = None if data.dataset == OWN else PUBLISHED_REGIONS[data.feature_kind]
             report.features(self.open_features(), images, ("train", "val"), full, usual, match)
         if matches:
             what = "expressions of these images without a region to learn"
@@ -214,6 +196,11 @@ class VGDTask(Task):
     def _check_files(self, report: Report) -> dict[str, list[Expression]]:
         """Show the original and the processed files; return the expressions of every split that can be read."""
         dataset = self.config.data.dataset
+        if dataset == OWN:
+            report.file(Path(self.config.paths.data, EXPRESSIONS))
+            with report.catching():
+                return self._find(self._splits())
+            return {}
         splits, folder = refs.splits_of(dataset), refs.expressions_folder(self.config.paths.data, dataset)
         originals = [report.file(folder / name) for name in ("instances.json", f"refs({refs.split_by(dataset)}).p")]
         kept = [split for split in splits if (folder / f"{split}.json").is_file()]
@@ -244,5 +231,9 @@ def _best_boxes(boxes: Tensor, scores: Tensor, mask: Tensor) -> list[list[Record
 
 def _row(prediction: Record, expression: Expression) -> Record:
     """Return one expression's row of the result file."""
-    said = {key: getattr(expression, key) for key in ("image_id", "ref_id", "sent_id", "tokens")}
-    return {**said, **{key: prediction[key] for key in ("box", "score", "iou", "best")}}
+    said = {key: getattr(expression, key) for key in ("ref_id", "sent_id", "tokens")}
+    return {
+        "image_id": label(expression.image_id),
+        **said,
+        **{key: prediction[key] for key in ("box", "score", "iou", "best")},
+    }

@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from mmnas.batch import Batch
 from mmnas.config import Config
 from mmnas.data import vqa_json
 from mmnas.data.features import RegionSource
+from mmnas.data.named import question_files
+from mmnas.data.own import OWN
 from mmnas.data.questions import VQADataset
 from mmnas.data.sources import FEATURE_FOLDERS, find_feature_folders, question_features
 from mmnas.data.vqa_json import Annotation, Question
@@ -29,7 +32,7 @@ from mmnas.tasks.base import Record, Result, Task
 from mmnas.tasks.report import Report
 from mmnas.tasks.result import take_scores
 from mmnas.tasks.submission import find_faults
-from mmnas.tasks.vqa_answers import answers_to_learn, check_targets
+from mmnas.tasks.vqa_answers import answers_to_learn, check_targets, few_answers
 from mmnas.text.tokenizer import tokenize
 from mmnas.text.vocabulary import Vocabulary, warn_missing
 
@@ -38,14 +41,11 @@ log = logging.getLogger(__name__)
 PUBLISHED_ANSWERS = 3129
 """Answers of VQA v2 that occur more than eight times."""
 PUBLISHED_REGIONS = (10, 100)
+PUBLISHED_MIN_COUNT = 8
 HALF_LIMITS = (-65504, 65504)
 """The largest numbers of float16, in which the logits of all answers are stored."""
 
-_FILES: dict[str, tuple[Callable[..., list[Path]], Callable[..., Path], Callable[[Path], list[Any]]]] = {
-    "questions": (vqa_json.question_places, vqa_json.require_questions, vqa_json.read_questions),
-    "annotations": (vqa_json.annotation_places, vqa_json.require_annotations, vqa_json.read_annotations),
-}
-"""The kinds of files: where one of a split may lie, where it lies, what it holds."""
+KINDS = ("questions", "annotations")
 
 
 class VQATask(Task):
@@ -55,14 +55,24 @@ class VQATask(Task):
     splits = ("train+val+vg", "train", "train+val")
     headline = "overall"
     vocabulary_names = ("tokens", "answers")
-    flags = {"--METRIC": "data.metric"}
-    choices = {"data.metric": ("vqa", EXACT)}
+    flags = {"--DATASET": "data.dataset", "--METRIC": "data.metric"}
+    choices = {"data.dataset": ("vqa2", OWN), "data.metric": ("vqa", EXACT)}
     free_keys = ("data.metric",)
     counted = {**Task.counted, "head.classifier": ("answers", "the annotation files")}
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
+        self.own, self._least = config.data.dataset == OWN, config.data.answer_min_count or 0
+        self.files = question_files(config.paths.data, config.data.dataset)
         self._parsed: dict[tuple[str, str], list[Any]] = {}  # kept from the vocabularies for the data sets
+
+    @classmethod
+    def settle(cls, config: Config) -> Config:
+        """Complete the data set, and the least count of an answer, which own data does not need."""
+        name, least = config.data.dataset or cls.choices["data.dataset"][0], config.data.answer_min_count
+        least = (0 if name == OWN else PUBLISHED_MIN_COUNT) if least is None else least
+        data = replace(config.data, dataset=name, answer_min_count=least)
+        return super().settle(replace(config, data=data))
 
     def build_vocabularies(self) -> dict[str, list[str]]:
         """Make words from the questions of all splits and answers from train and val, as published.
@@ -70,18 +80,17 @@ class VQATask(Task):
         A missing file is left out with a warning: the lists then differ from the published ones, and a
         checkpoint trained on them holds its own.
         """
-        token_lists = (tokenize(question.text) for question in self._read_all("questions", vqa_json.SPLITS))
+        token_lists = (tokenize(question.text) for question in self._read_all("questions", self.files.splits))
         words = list(Vocabulary.from_token_lists(token_lists).words)
-        annotations = self._read_all("annotations", ("train", "val"))
-        answers = answers_to_learn(annotations, self.config.data.answer_min_count)
+        annotations = self._read_all("annotations", self.files.answered)
+        answers = answers_to_learn(annotations, self._least)
         return {"tokens": words, "answers": answers}
 
     def _read_all(self, kind: str, splits: Sequence[str]) -> Iterator[Any]:
         """Yield what the files of `splits` hold. Raises `DataError` naming their places if all are missing."""
-        root, (places, require, _) = self.config.paths.data, _FILES[kind]
-        present = [split for split in splits if any(map(Path.is_file, places(root, split)))]
+        present = [split for split in splits if any(map(Path.is_file, self.files.places(kind, split)))]
         if not present:
-            require(root, splits[0])
+            self.files.path(kind, splits[0])
         warn_missing(kind, [split for split in splits if split not in present])
         for split in present:
             records = self._read(kind, split)
@@ -91,13 +100,12 @@ class VQATask(Task):
 
     def _read(self, kind: str, split: str) -> list[Any]:
         """Return what a file holds, parsed now unless it was kept; it is kept no longer."""
-        _, require, read = _FILES[kind]
-        return self._parsed.pop((kind, split), None) or read(require(self.config.paths.data, split))
+        return self._parsed.pop((kind, split), None) or self.files.read(kind, split)
 
     def training_set(self) -> VQADataset:
         """Join the files that --SPLIT names; VG counts as one of them."""
         splits = self.config.split.split("+")
-        vqa_json.require_annotated(self.config.paths.data, splits)
+        self.files.require(splits)
         parts = [self._read_annotated(split) for split in splits]
         questions, annotations = (list(itertools.chain.from_iterable(part)) for part in zip(*parts, strict=True))
         dataset = self._dataset(questions, "training questions")
@@ -110,31 +118,27 @@ class VQATask(Task):
         annotated = self._read_annotated(split) if split == "val" else (self._read("questions", split), None)
         dataset = self._dataset(annotated[0], f"{split} questions")
         dataset.annotations = annotated[1]
+        if annotated[1] and self._is_exact(annotated[1]):
+            log.info("%s is scored by exact match, not by VQA accuracy", split)
         return dataset
+
+    def _is_exact(self, annotations: Sequence[Annotation]) -> bool:
+        """Whether the score is exact match: as configured, or where own questions do not have ten answers each."""
+        few = self.own and any(len(annotation.answers) != ANSWERS for annotation in annotations)
+        return few or self.config.data.metric == EXACT
 
     def _read_annotated(self, split: str) -> tuple[list[Question], list[Annotation]]:
         """Return questions and, in their order, their annotations. Raises `DataError` unless they pair up."""
-        questions, annotations = (self._read(kind, split) for kind in _FILES)
-        if few := self._few_answers(annotations, split):
+        questions, annotations = (self._read(kind, split) for kind in KINDS)
+        if few := few_answers(annotations, split, self.config.data):
             log.warning("%s", few)
         self._check_pairs(questions, annotations, split)
         # Paired within the file: ids of VG are not those of VQA, and may collide with them.
         by_question = {annotation.question_id: annotation for annotation in annotations}
         return questions, [by_question[question.question_id] for question in questions]
 
-    def _few_answers(self, annotations: list[Annotation], split: str) -> str | None:
-        """Return what is wrong with scoring questions that too few annotators answered, or None."""
-        few = sum(len(annotation.answers) < ANSWERS for annotation in annotations)
-        if not few or self.config.data.metric == EXACT:
-            return None
-        return (
-            f"{few} of {len(annotations)} questions of {split} have fewer than ten answers: in VQA accuracy, what "
-            "all of 1, 2 or 3 annotators answered scores 0, 33 or 67 %; --METRIC=exact scores by exact match"
-        )
-
     def _check_pairs(self, questions: list[Question], annotations: list[Annotation], split: str) -> None:
-        paths = (require(self.config.paths.data, split) for _, require, _ in _FILES.values())
-        vqa_json.check_pairs(questions, annotations, *paths)
+        vqa_json.check_pairs(questions, annotations, *(self.files.path(kind, split) for kind in KINDS))
 
     def _dataset(self, questions: list[Question], what: str) -> VQADataset:
         regions = self.require_features([question.image_id for question in questions], what)
@@ -143,12 +147,14 @@ class VQATask(Task):
     def open_features(self) -> RegionSource:
         """Return the feature store or the folders that the paths name."""
         paths = self.config.paths
-        return question_features(paths.data, paths.features, self.config.model.feature_size)
+        return question_features(
+            paths.data, paths.features, self.config.model.feature_size, self.config.data.dataset
+        )
 
     def sources(self) -> list[Callable[[], object]]:
         """Return what looks for annotated questions, and for features."""
         splits = self.config.split.split("+")
-        return [partial(vqa_json.require_annotated, self.config.paths.data, splits), *super().sources()]
+        return [partial(self.files.require, splits), *super().sources()]
 
     def build_head(self, **sizes: Any) -> FusionHead:
         """Build the head with a logit per answer."""
@@ -185,11 +191,9 @@ class VQATask(Task):
         if dataset.annotations is None:
             return Result(rows, {}, {}, arrays)
         answers = {row["question_id"]: row["answer"] for row in rows}
-        forms = (EXACT,) if self.config.data.metric == EXACT else FORMS
+        forms = (EXACT,) if self._is_exact(dataset.annotations) else FORMS
         metrics = {form: vqa_accuracy(answers, dataset.annotations, form) for form in forms}
         shown, overall = metrics[forms[0]], {"overall": metrics[forms[0]]["overall"]}
-        if EXACT in metrics:
-            log.info("scored by exact match, not by VQA accuracy")
         summary = overall | shown["answer_type"] | overall  # a type may be called "overall"
         return Result(rows, summary, metrics, arrays)
 
@@ -197,12 +201,12 @@ class VQATask(Task):
         """Check questions, annotations, answers, features; val is needed to score, whatever is trained on."""
         paths, needed = self.config.paths, {*self.config.split.split("+"), "val"}
         report.title(f"files under {paths.data}")
-        questions, annotations = (self._check_files(report, kind, needed) for kind in _FILES)
+        questions, annotations = (self._check_files(report, kind, needed) for kind in KINDS)
         report.title("questions")
         for split, asked in questions.items():
             report.count(f"questions of {split}", len(asked))
             if split in annotations:
-                if few := self._few_answers(annotations[split], split):
+                if few := few_answers(annotations[split], split, self.config.data):
                     report.problem(few, needed=False)
                 with report.catching():
                     self._check_pairs(asked, annotations[split], split)
@@ -213,17 +217,17 @@ class VQATask(Task):
         folder = Path(paths.features or Path(paths.data, "coco_extract"))
         with contextlib.suppress(DataError):
             folder = find_feature_folders(paths.data, paths.features)[0].parent
-        for name in FEATURE_FOLDERS if not folder.is_file() else ():
+        for name in FEATURE_FOLDERS if not (folder.is_file() or self.own) else ():
             report.file(folder / name)
         images = {split: [question.image_id for question in asked] for split, asked in questions.items()}
         with report.catching(), self.hinting():
-            report.features(self.open_features(), images, needed, full, PUBLISHED_REGIONS)
+            report.features(self.open_features(), images, needed, full, None if self.own else PUBLISHED_REGIONS)
 
     def _check_files(self, report: Report, kind: str, needed: set[str]) -> dict[str, list[Any]]:
         """Show where the files of one kind lie, or belong; return the content of the readable ones, by split."""
         found: dict[str, list[Any]] = {}
-        for split in vqa_json.SPLITS:
-            places = _FILES[kind][0](self.config.paths.data, split)
+        for split in self.files.splits:
+            places = self.files.places(kind, split)
             if places:
                 present = report.file(next(filter(Path.is_file, places), places[0]))
                 with report.catching(needed=present or split in needed):
@@ -234,9 +238,9 @@ class VQATask(Task):
         """Show the answers to learn, and per split how many questions have none of them."""
         answers: list[str] = []
         with report.catching():
-            entries = [entry for split in ("train", "val") for entry in annotations.get(split, ())]
-            answers = answers_to_learn(entries, self.config.data.answer_min_count)
-        report.count("answers", len(answers), PUBLISHED_ANSWERS)
+            entries = [entry for split in self.files.answered for entry in annotations.get(split, ())]
+            answers = answers_to_learn(entries, self._least)
+        report.count("answers", len(answers), None if self.own else PUBLISHED_ANSWERS)
         index = {answer: number for number, answer in enumerate(answers)}
         for split, entries in annotations.items():
             empty = sum(not vqa_json.soft_targets(entry.answers, index) for entry in entries)

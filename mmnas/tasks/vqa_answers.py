@@ -4,8 +4,11 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from mmnas.config import DataConfig
+from mmnas.data.own import OWN
 from mmnas.data.vqa_json import Annotation, answer_vocabulary
 from mmnas.errors import DataError
+from mmnas.metrics.vqa_accuracy import ANSWERS, EXACT
 from mmnas.schema import shown
 from mmnas.text.answers import normalize_for_vocabulary
 
@@ -46,3 +49,14 @@ def check_targets(empty: int, annotations: Sequence[Annotation], known: Sequence
     if empty == len(annotations):
         raise DataError(fault)
     log.warning("%s", fault)
+
+
+def few_answers(annotations: Sequence[Annotation], split: str, data: DataConfig) -> str | None:
+    """Return what is wrong with VQA accuracy for questions that too few annotators answered, or None."""
+    few = sum(len(annotation.answers) < ANSWERS for annotation in annotations)
+    if not few or data.metric == EXACT or data.dataset == OWN:  # own data of this kind is scored by exact match
+        return None
+    return (
+        f"{few} of {len(annotations)} questions of {split} have fewer than ten answers: in VQA accuracy, what "
+        "all of 1, 2 or 3 annotators answered scores 0, 33 or 67 %; --METRIC=exact scores by exact match"
+    )

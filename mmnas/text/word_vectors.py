@@ -26,6 +26,8 @@ from mmnas.text.vocabulary import SPECIAL_WORDS
 
 _UNDER_DATA_ROOT = (f"{PUBLISHED}*", "word_vectors", "glove.840B.300d.txt", "glove.840B.300d.zip")
 _ARCHIVE = f"https://github.com/explosion/spacy-models/releases/download/{PUBLISHED}-2.1.0/{PUBLISHED}-2.1.0.tar.gz"
+WITHOUT = "none"
+"""The source that stands for no vectors."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +37,8 @@ def word_vectors(
     source: PathLike | None = None,
     cache_dir: PathLike | None = None,
     search: PathLike | None = None,
-) -> np.ndarray:
-    """Return the vectors of `words`, float32 (len(words), 300).
+) -> np.ndarray | None:
+    """Return the vectors of `words`, float32 (len(words), 300); None for the source `WITHOUT`.
 
     `source` is an installed spaCy package, a spaCy directory, or a GloVe `.txt` or `.zip`. Without it, these are
     tried in order: the installed en_vectors_web_lg, another installed English spaCy package that has a 300-d
@@ -44,6 +46,9 @@ def word_vectors(
     run. Raises DataError when no source is found, or one is damaged or of another width. Warns when more than a
     tenth of the words share vectors.
     """
+    if source == WITHOUT:
+        logger.info("no word vectors: the words are learned from the training data alone")
+        return None
     table = _find_source(search) if source is None else _open_source(source)
     vectors = _mean_vectors(words, table) if cache_dir is None else _cached(cache_dir, words, table)
     (missing, total), shared = count_missing(words, vectors), count_shared(vectors)
@@ -78,7 +83,7 @@ def _find_source(search: PathLike | None) -> VectorSource:
     raise MissingData(
         f"no word vectors of width {WIDTH} found, neither installed nor in {search or 'a data root'}: "
         f"pip install {_ARCHIVE}, or put glove.840B.300d.zip (https://nlp.stanford.edu/projects/glove) "
-        "into the data root, or give --WORD_VECTORS=PATH"
+        f"into the data root, or give --WORD_VECTORS=PATH, or --WORD_VECTORS={WITHOUT} to learn words without"
     )
 
 

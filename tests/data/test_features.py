@@ -4,7 +4,8 @@ import shutil
 import numpy as np
 import pytest
 
-from mmnas.data.features import NpzFolders, image_id_of, read_npz, require_images
+from mmnas.data.features import NpzFolders, image_id_of, read_npz
+from mmnas.data.samples import require_images
 from mmnas.errors import DataError
 
 SIZE = 8  # D

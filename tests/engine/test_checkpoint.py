@@ -110,6 +110,33 @@ def test_another_process_receives_the_open_file_not_the_values(tmp_path):
     process.join()
 
 
+WANDERING = """
+import os, sys
+print(flush=True)
+for position in iter(int, 1):
+    os.lseek(int(sys.argv[1]), 4000, os.SEEK_SET)
+"""
+
+
+def test_processes_that_read_at_the_same_time_do_not_read_each_other_s_bytes(tmp_path):
+    """A descriptor that is passed on shares its position: here another process moves it all the time."""
+    path = tmp_path / "a.pkl"
+    kept = checkpoint(2.0)
+    kept.model["w"] = torch.arange(1_000_000.0)
+    save_checkpoint(path, kept)
+    source = open_checkpoint(path)
+    number = source.file.fileno()
+    command = [sys.executable, "-c", WANDERING, str(number)]
+    with subprocess.Popen(command, pass_fds=[number], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        try:
+            for _ in range(30):
+                receive, arguments = source.__reduce__()
+                assert torch.equal(receive(*arguments).content.model["w"], kept.model["w"])
+        finally:
+            other.kill()
+
+
 def test_the_hash_is_that_of_the_bytes_that_were_loaded(tmp_path):
     path = tmp_path / "a.pkl"
     save_checkpoint(path, checkpoint(1.0))
@@ -231,7 +258,7 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path):
 @pytest.mark.parametrize("value", [np.float64(0.5), np.int64(3), np.ones(2), Path("x")])
 def test_the_type_of_what_is_no_plain_value_is_named(tmp_path, value):
     torch.save({"format": FORMAT, "epoch": value}, tmp_path / "odd.pkl")
-    with pytest.raises(CheckpointError, match=r"odd.pkl holds (numpy|pathlib)\S+, which is not a plain value"):
+    with pytest.raises(CheckpointError, match=r"odd.pkl holds (numpy|pathlib)\S+, no plain value"):
         load_checkpoint(tmp_path / "odd.pkl")
 
 

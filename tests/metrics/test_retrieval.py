@@ -18,17 +18,16 @@ def test_figures_are_the_published_ones():
         assert figures[direction] == pytest.approx(FIXTURE[direction], abs=1e-6)
 
 
-def by_hand(scores):
+def by_hand(scores, owners):
     """Ranks by sorting each row and column; what ties with the right answer stands before it."""
     images, captions = scores.shape
-    each = captions // images
     image_ranks, caption_ranks = [], []
     for image in range(images):
-        order = sorted(range(captions), key=lambda c: (-scores[image, c], c // each == image))
-        image_ranks.append(1 + min(place for place, c in enumerate(order) if c // each == image))
+        order = sorted(range(captions), key=lambda c: (-scores[image, c], owners[c] == image))
+        image_ranks.append(1 + min(place for place, c in enumerate(order) if owners[c] == image))
     for caption in range(captions):
-        order = sorted(range(images), key=lambda i: (-scores[i, caption], i == caption // each))
-        caption_ranks.append(1 + order.index(caption // each))
+        order = sorted(range(images), key=lambda i: (-scores[i, caption], i == owners[caption]))
+        caption_ranks.append(1 + order.index(owners[caption]))
     return image_ranks, caption_ranks
 
 
@@ -36,8 +35,18 @@ def by_hand(scores):
 def test_ranks_agree_with_sorting(levels):
     scores = np.random.default_rng(levels).integers(levels, size=(9, 45)).astype(np.float32)
     ranks = retrieval_ranks(scores)
-    expected = by_hand(scores)
+    expected = by_hand(scores, np.arange(45) // 5)
     assert ranks[0].tolist() == expected[0] and ranks[1].tolist() == expected[1]
+
+
+@pytest.mark.parametrize("counts", [[1, 1, 1], [3, 1, 7, 1, 2]])
+def test_images_may_have_different_numbers_of_captions(counts):
+    owners = np.repeat(np.arange(len(counts)), counts)
+    scores = np.random.default_rng(0).integers(4, size=(len(counts), len(owners))).astype(np.float32)
+    ranks, expected = retrieval_ranks(scores, owners), by_hand(scores, owners)
+    assert ranks[0].tolist() == expected[0] and ranks[1].tolist() == expected[1]
+    with pytest.raises(DataError, match="an image has no captions"):
+        retrieval_ranks(np.zeros((len(counts) + 1, len(owners))), owners)
 
 
 def test_a_model_that_says_the_same_of_all_is_last():

@@ -102,7 +102,7 @@ def test_words_of_other_data_are_explained(place, released, tmp_path, capsys):
         (["--task=itm"], "it was trained with 70 words"),
         (["--size=small"], "is it of another --MODEL size?"),
         (["--geno-path=mcan"], "another --GENO_PATH?"),
-        (["--dataset=coco"], "unknown flag --DATASET=coco"),
+        (["--dataset=coco"], "--DATASET=coco is unknown; valid ones: vqa2, custom"),
     ],
 )
 def test_what_does_not_fit_is_one_line(flags, message, place, released, capsys):

@@ -77,6 +77,7 @@ def test_flags_of_the_request(argument, field, value):
         ("--DATA_PATH=/d", "paths.data", "/d"),
         ("--FEAT_PATH=/f", "paths.features", "/f"),
         ("--WORD_VECTORS=glove.txt", "paths.word_vectors", "glove.txt"),
+        ("--DATASET=custom", "data.dataset", "custom"),
         ("--METRIC=exact", "data.metric", "exact"),
         ("--LR=3e-4", "training.base_lr", 3e-4),
         ("--BS=32", "training.batch_size", 32),

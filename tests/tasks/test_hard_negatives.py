@@ -61,7 +61,8 @@ def tools(rank=0, processes=1, gathered=None):
 
 def pairs(images):
     """Captions whose first token is their number; some are longer."""
-    return PairDataset(Images(images), Ragged(([c] + [0] * (c % 3) for c in range(5 * images)), np.int32))
+    tokens = Ragged(([c] + [0] * (c % 3) for c in range(5 * images)), np.int32)
+    return PairDataset(Images(images), tokens, np.arange(5 * images) // 5)
 
 
 def table(images, seed=0):
@@ -75,7 +76,7 @@ def test_own_captions_and_images_are_never_drawn(images):
     scores[own, np.arange(5 * images)] = 9  # one's own would win
     for epoch in range(3):
         hard = hard_negatives(TableScorer(scores), pairs(images), tools(), 0, epoch, 64, 5)
-        for drawn in (hard, random_negatives(images, 0, epoch)):
+        for drawn in (hard, random_negatives(np.arange(5 * images) // 5, 0, epoch)):
             assert drawn.shape == (5 * images, 2)
             assert (drawn[:, 0] // 5 != own).all() and (drawn[:, 1] != own).all()
             assert (drawn >= 0).all() and (drawn[:, 0] < 5 * images).all() and (drawn[:, 1] < images).all()
@@ -102,8 +103,9 @@ def test_seed_and_epoch_say_which():
     assert (draws(scores, 50) == draws(scores, 50)).all()
     for other in ({"seed": 1}, {"epoch": 1}):
         assert (draws(scores, 50) != draws(scores, 50, **other)).mean() > 0.5
-    assert (random_negatives(50, 0, 0) == random_negatives(50, 0, 0)).all()
-    assert (random_negatives(50, 0, 0) != random_negatives(50, 0, 1)).mean() > 0.5
+    owners = np.arange(250) // 5
+    assert (random_negatives(owners, 0, 0) == random_negatives(owners, 0, 0)).all()
+    assert (random_negatives(owners, 0, 0) != random_negatives(owners, 0, 1)).mean() > 0.5
 
 
 def test_any_number_of_processes_gives_the_same(monkeypatch):
@@ -121,7 +123,7 @@ def test_candidates_are_as_many_as_asked_and_evenly_drawn():
     tries = np.zeros((images, images))
     for epoch in range(300):
         order = np.random.default_rng((0, epoch, 2)).permutation(images)
-        found = best_images(np.zeros((images, 5, width)), order, width)
+        found = best_images(np.zeros((5 * images, width)), np.arange(5 * images) // 5, order, width)
         assert all(len(set(row)) == width for row in found)
         for caption, row in enumerate(found):
             tries[caption // 5, row] += 1
@@ -132,7 +134,26 @@ def test_candidates_are_as_many_as_asked_and_evenly_drawn():
 
 def test_best_captions_of_a_table_by_hand():
     """Three images in the order 2, 0, 1; each caption was tried with the one image that follows."""
-    scores = np.arange(15, dtype=float).reshape(3, 5, 1)  # places 0, 1, 2 are images 2, 0, 1
-    found = best_captions(scores, np.array([2, 0, 1]), 64, 2, np.random.default_rng(0))
+    scores, tried = np.arange(15, dtype=float).reshape(15, 1), np.arange(15).reshape(3, 5)
+    found = best_captions(scores, tried, np.array([2, 0, 1]), 64, 2, np.random.default_rng(0))
     assert found[0].tolist() == [14, 13]  # image 0 stands after image 2, whose captions are 10 to 14
     assert found[1].tolist() == [4, 3] and found[2].tolist() == [9, 8]
+
+
+@pytest.mark.parametrize("counts", [[1, 1], [1, 7, 2], [3, 1, 12, 1, 1, 5, 2, 9]])
+def test_images_with_any_number_of_captions(counts):
+    """Never one's own; the best where all are tried; every caption of the others in the course of time."""
+    owners, captions = np.repeat(np.arange(len(counts)), counts), sum(counts)
+    scores = np.random.default_rng(0).random((len(counts), captions), dtype=np.float32)
+    scores[owners, np.arange(captions)] = 9  # one's own would win
+    data = PairDataset(Images(len(counts)), Ragged(([c] for c in range(captions)), np.int32), owners)
+    seen = set()
+    for epoch in range(40):
+        hard = hard_negatives(TableScorer(scores), data, tools(), 0, epoch, 64, 64)
+        for drawn in (hard, random_negatives(owners, 0, epoch)):
+            assert (owners[drawn[:, 0]] != owners).all() and (drawn[:, 1] != owners).all()
+        seen |= set(hard[:, 0].tolist())
+        best = hard_negatives(TableScorer(scores), data, tools(), 0, epoch, 64, 1)[:, 1]
+        others = np.where(np.arange(len(counts))[:, None] == owners, -1, scores)
+        assert (best == others.argmax(axis=0)).all()
+    assert seen == set(range(captions))
