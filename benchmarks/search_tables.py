@@ -4,7 +4,7 @@
 
 Reads what `benchmarks.search_ranking` has written. Kendall's tau-b counts pairs of genotypes that supernet and
 training order alike, less those that they order differently; its interval holds 95 % of 2000 bootstrap samples of
-the genotypes. The picture shows, for each search, the supernet's loss beside the accuracy when trained alone.
+the genotypes. The picture shows, for each search of seed 0, the supernet's loss beside the accuracy trained alone.
 """
 
 import argparse
@@ -118,10 +118,10 @@ class Results:
             yield f"| {name_of(search)} | {cells} |"
 
     def draw(self, path: Path) -> None:
-        """Draw a panel per search."""
+        """Draw a panel per search with seed 0."""
         from matplotlib.figure import Figure
 
-        shown = [search for search in self.searches if len(self.pairs(search)[0]) >= 3]
+        shown = [search for search in self.searches if not search["seed"] and len(self.pairs(search)[0]) >= 3]
         columns = min(4, len(shown))
         rows = -(-len(shown) // columns)
         figure = Figure(figsize=(3.2 * columns, 2.8 * rows), layout="constrained")
