@@ -17,10 +17,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mmnas.demo.comparison import in_words, last_accuracy, search_space_of, write_contestants
+from mmnas.demo.comparison import last_accuracy, search_space_of, write_contestants
 from mmnas.demo.demos import start_script
 from mmnas.demo.world import write_world
 from mmnas.genotype import read_genotype
+from mmnas.search.drawing import in_words
 from mmnas.tasks import task_named
 
 RANDOMS = 5

@@ -35,11 +35,13 @@ ANSWER_TYPES = ("other", "yes/no", "number")
 class AllImages:
     """A source that claims the regions of every image."""
 
+    made_by = None
+
     def __contains__(self, image_id: int) -> bool:
         return True
 
     def __getitem__(self, image_id: int) -> Regions:
-        box = np.array([[0, 0, 1, 1]], np.float32)
+        box = np.array([[0, 0, 2, 2]], np.float32)
         return Regions(np.zeros((1, 2048), np.float32), box, np.array([2, 2], np.float32))
 
     def describe(self) -> str:

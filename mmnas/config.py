@@ -32,9 +32,14 @@ MOST_BLOCKS = 1000  # of a stream
 Blocks = Annotated[int, Meta(ge=1, le=MOST_BLOCKS)]
 Width = Annotated[int, Meta(ge=1, le=1 << 16)]
 Amount = Annotated[int, Meta(ge=1, le=10**6)]
+Few = Annotated[int, Meta(ge=0, le=10**4)]
 Names = tuple[Text, ...]
 AlphaMode = Literal["full", "two"]
 AlphaInit = Literal["prior", "uniform", "normal"]
+Strategy = Literal["paper", "random", "evolution"]
+WarmUp = Literal["epochs", "loss"]
+Sampling = Literal["alphas", "fair"]
+BUDGET = re.compile(r"(\d{1,15}(\.\d{1,9})?[KMG]?)?", re.ASCII)
 ENCODER = ("self_att_64", "feed_forward")
 DECODER = ("self_att_64", "rel_self_att_64", "guided_att_64", "feed_forward")
 
@@ -130,12 +135,23 @@ class SearchConfig(Section, frozen=True):
     alpha_lr: Annotated[Rate, doc("Adam's learning rate for the alphas")] = 0.1
     alpha_betas: Annotated[tuple[Fraction, Fraction], doc("Adam's decay rates for the alphas")] = (0.0, 0.999)
     patience: Annotated[Natural, doc("stop after N epochs with the same genotype; 0 never stops early")] = 0
+    min_epochs: Annotated[int, Meta(ge=0, le=10**6), doc("never stop early before so many epochs")] = 0
+    strategy: Annotated[Strategy, doc("alphas, or a control: the best of random paths, or evolution")] = "paper"
+    choose: Annotated[Few, doc("at the end, score N genotypes, take the best; 0: none, 64 for a control")] = 0
+    warm_up: Annotated[WarmUp, doc("alphas start at --ALPHA_START, or when images are used")] = "epochs"
+    sampling: Annotated[Sampling, doc("warm-up's paths: by alphas, or each candidate equally often")] = "alphas"
+    macs: Annotated[Text, doc("most multiply-adds of the blocks that are found, such as 2.0G")] = ""
+    params: Annotated[Text, doc("most parameters of the blocks that are found, such as 40M")] = ""
+    max_skip: Annotated[Few, doc("most blocks without parameters, as skip_connect")] = 2000
 
     def __post_init__(self) -> None:
         for name in ("encoder_candidates", "decoder_candidates"):
             candidates = getattr(self, name)
             if not candidates or len(set(candidates)) < len(candidates):
                 raise ConfigError(f"{name} must list different operations, not {shown(list(candidates))}")
+        for name in ("macs", "params"):
+            if not BUDGET.fullmatch(getattr(self, name)):
+                raise ConfigError(f"{name} must be a number such as 40M or 2.0G, not {shown(getattr(self, name))}")
 
 
 class PathsConfig(Section, frozen=True):

@@ -9,7 +9,6 @@ from mmnas.config import load_config
 from mmnas.engine.checkpoint import Checkpoint, checkpoints_in, load_checkpoint
 from mmnas.genotype import Genotype, read_genotype, write_genotypes
 from mmnas.paths import RunPaths
-from mmnas.search.drawing import short_row
 from mmnas.search.supernet import space_of
 
 # MCAN's blocks (Yu et al., CVPR 2019), repeated to the depth of the search space.
@@ -49,8 +48,3 @@ def last_accuracy(logs: Path, version: str, headline: str) -> float:
     checkpoint = load_checkpoint(checkpoints_in(RunPaths(logs, version).checkpoints)[-1])
     assert isinstance(checkpoint, Checkpoint)
     return float(checkpoint.history[-1]["metrics"][headline])
-
-
-def in_words(genotype: Genotype) -> str:
-    """Return the operations of a genotype in one line."""
-    return " | ".join(" ".join(map(short_row, rows)) for rows in (genotype.encoder, genotype.decoder))

@@ -20,6 +20,7 @@ from mmnas.files import read_json
 from mmnas.genotype import read_genotypes
 from mmnas.paths import RunPaths
 from mmnas.run.lock import locked
+from mmnas.search.drawing import in_words
 
 DATA, LOGS = Path("data/demo"), Path("logs")
 # A network this small gains little from a second thread, and loses much when other programs want the core.
@@ -91,7 +92,7 @@ def _search(paths: RunPaths, flags: Sequence[str]) -> int:
     if code := run_script(SEARCHED, *runs):
         return code
     accuracies = [comparison.last_accuracy(LOGS, version, "accuracy") for version in versions]
-    words = [f"  {comparison.in_words(genotype)}" for genotype in read_genotypes(file).values()]
+    words = [f"  {in_words(genotype)}" for genotype in read_genotypes(file).values()]
     rows = zip(names, accuracies, words, strict=True)
     say("", *table(("genotype", "accuracy", "  blocks (encoder | decoder)"), *rows))
     say(f"found by the search: {paths.genotypes}", f"checkpoints:         {paths.checkpoints}*")

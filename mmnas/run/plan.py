@@ -19,13 +19,13 @@ from mmnas.genotype import Genotype, read_genotype
 from mmnas.paths import RunPaths
 from mmnas.run.flags import LEARNING, Request, check_flags, default_genotype
 from mmnas.schema import Text, convert
-from mmnas.search.supernet import space_of
+from mmnas.search.limits import checked_space
 from mmnas.tasks.base import Task
 
 # What may differ from the checkpoint without changing what it computes; resuming may also go further.
 MACHINE_KEYS = ("workers", "features")  # which no checkpoint says anything about
 FREE_KEYS = ("paths.", *map("training.{}".format, (*MACHINE_KEYS, "eval_batch_size", "compile", "joined_kernels")))
-FREE_WHEN_RESUMING = ("training.epochs", "search.patience")
+FREE_WHEN_RESUMING = ("training.epochs", "search.patience", "search.min_epochs", "search.choose")
 SETTLED_BY_DATASET = ("protocol", "answer_min_count")
 LONGEST_VERSION = 200
 """Bytes of a run's name: its files add up to 55 to it, and file systems end at 255."""
@@ -100,7 +100,7 @@ def make_plan(task: type[Task], request: Request) -> Plan:
     else:
         config = _configuration(task, request, request.size or default_size(request.run), version)
         if request.run == "search":
-            genotype = space_of(config)
+            genotype = checked_space(config)
         else:
             genotype = read_genotype(request.geno_path or default_genotype(task), request.geno_epoch)
     named = request.version is not None

@@ -25,24 +25,23 @@ class Architecture(nn.Module):
 
     def __init__(self, space: Genotype, start: str, seed: int) -> None:
         super().__init__()
-        self.space = space
         self.alphas = nn.ParameterList(nn.Parameter(alpha) for alpha in initial_alphas(space, start, seed))
 
     def probabilities(self) -> list[np.ndarray]:
         """Return softmax(alpha) of every block, float64."""
         return [alpha.detach().double().softmax(0).numpy() for alpha in self.alphas]
 
-    def best_path(self) -> list[int]:
-        """Return the most probable candidate of every block, the first among equals."""
-        return [int(alpha.detach().argmax()) for alpha in self.alphas]
-
-    def genotype(self) -> Genotype:
-        """Return the genotype of the best path."""
-        return self.space.take(self.best_path())
-
     def draw(self, rng: np.random.Generator) -> list[int]:
         """Draw a path: one candidate per block, from softmax(alpha)."""
         return [int(rng.choice(len(p), p=p)) for p in self.probabilities()]
+
+    def draw_fairly(self, number: int, *seed: int) -> list[int]:
+        """Return the path of step `number`: each block takes each of its n candidates once in every n steps."""
+        path = []
+        for block, alpha in enumerate(self.alphas):
+            turn, index = divmod(number, len(alpha))
+            path.append(int(np.random.default_rng((*seed, block, turn)).permutation(len(alpha))[index]))
+        return path
 
     def draw_gates(self, rng: np.random.Generator, mode: str, device: torch.device) -> list[Gates]:
         """Draw the active candidate of every block and its inactive ones.

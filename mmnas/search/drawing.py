@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmnas.files import PathLike, replacing
-from mmnas.genotype import OPERATIONS
+from mmnas.genotype import OPERATIONS, Genotype
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,6 +34,11 @@ def short_name(operation: str) -> str:
 def short_row(row: Iterable[str]) -> str:
     """Return the short names of a block's operations, whose outputs add up."""
     return "+".join(map(short_name, row))
+
+
+def in_words(genotype: Genotype) -> str:
+    """Return the operations of a genotype in one line."""
+    return " | ".join(" ".join(map(short_row, rows)) for rows in (genotype.encoder, genotype.decoder))
 
 
 def family_title(family: str) -> str:

@@ -1,7 +1,8 @@
 """What a search records after every epoch: the loss, and the probabilities of every block's candidates.
 
 The file, `<logs>/log/search_<VERSION>.json`, holds `{"candidates": {"enc": [name, ...], "dec": [...]},
-"epochs": [entry, ...]}`; an entry has the fields of `SearchEpoch`. No torch here.
+"epochs": [entry, ...], "scored": [...]}`; an entry has the fields of `SearchEpoch`, a genotype that was scored for
+the final choice those of `Scored`. No torch here.
 """
 
 import math
@@ -14,17 +15,18 @@ from msgspec import Meta, Struct
 from mmnas.config import MOST_BLOCKS
 from mmnas.errors import DataError
 from mmnas.files import PathLike, read_json, write_json
-from mmnas.genotype import OPERATIONS
+from mmnas.genotype import OPERATIONS, Genotype
 from mmnas.schema import Count, Finite, Natural, convert, shown
 
 STREAMS = ("enc", "dec")
 SUM_TOLERANCE = 1e-3  # room for float32 probabilities that were rounded when written
+LOSS_FALLS = 0.95  # below this part of what it was, the loss counts as fallen
 
 Filled = Meta(min_length=1)
 Probability = Annotated[float, Meta(ge=0, le=1)]
 
 
-class SearchEpoch(Struct, frozen=True, forbid_unknown_fields=True):
+class SearchEpoch(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One epoch of a search."""
 
     epoch: Count
@@ -39,13 +41,44 @@ class SearchEpoch(Struct, frozen=True, forbid_unknown_fields=True):
     """Number of epochs for which the genotype has stayed the same."""
     probabilities: dict[str, Annotated[list[list[Probability]], Meta(min_length=1, max_length=MOST_BLOCKS)]]
     """By stream, one row per block, in the order of the stream's candidates."""
+    parameters: Natural = 0
+    """Of the blocks found, at the size that genotypes are trained with; so are the multiply-adds."""
+    multiply_adds: Natural = 0
+    image_gain: Finite = 0.0
+    """The loss with other images' features over the loss, less 1; measured in a warm-up that waits for it."""
+
+    @property
+    def entropy(self) -> float:
+        """The mean entropy of all blocks."""
+        rows = [row for stream in self.probabilities.values() for row in stream]
+        return sum(map(entropy, rows)) / len(rows)
 
 
-class SearchHistory(Struct, frozen=True, forbid_unknown_fields=True):
+class Scored(Struct, frozen=True, forbid_unknown_fields=True):
+    """A genotype scored by the supernet on the held-out part."""
+
+    genotype: Genotype
+    loss: Finite
+    parameters: Natural
+    multiply_adds: Natural
+
+
+class SearchHistory(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """All epochs of a search, and the candidates of each stream ("enc", "dec")."""
 
     candidates: dict[str, Annotated[list[str], Filled]]
     epochs: Annotated[list[SearchEpoch], Filled]
+    scored: list[Scored] = []
+    """For the final choice, the best first."""
+
+    @property
+    def found(self) -> Scored:
+        """What the search has found so far: the best of those scored, else the most probable one."""
+        if self.scored:
+            return self.scored[0]
+        last, names = self.epochs[-1], self.candidates
+        best = [[(names[each][row.index(max(row))],) for row in last.probabilities[each]] for each in STREAMS]
+        return Scored(Genotype(*map(tuple, best)), last.loss, last.parameters, last.multiply_adds)
 
 
 def entropy(probabilities: Sequence[float]) -> float:
@@ -59,6 +92,13 @@ def margin(probabilities: Sequence[float]) -> float:
     """Return the largest probability less the second largest; one candidate stands against 0."""
     first, second = sorted((*probabilities, 0.0), reverse=True)[:2]
     return first - second
+
+
+def collapses(epochs: Sequence[SearchEpoch]) -> bool:
+    """Whether entropy has fallen by half, but the loss hardly, since the last epoch without architecture steps."""
+    before = next((epoch for epoch in reversed(epochs) if not epoch.architecture_steps), epochs[0])
+    last = epochs[-1]
+    return last.entropy < before.entropy / 2 and last.loss > LOSS_FALLS * before.loss
 
 
 def write_history(path: PathLike, history: SearchHistory) -> None:

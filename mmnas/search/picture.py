@@ -1,32 +1,35 @@
-"""The picture of a search: the probabilities of every block's candidates over the epochs, the loss beneath."""
+"""The picture of a search: the probabilities of every block's candidates over the epochs, its course beneath."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmnas.search.drawing import GRAY, INK, STREAM_NAMES, color_of, line_styles, short_name
+from mmnas.search.drawing import INK, STREAM_NAMES, color_of, line_styles, short_name
 from mmnas.search.history import STREAMS, SearchHistory
+from mmnas.search.progress_picture import HEADING_STYLE, draw_progress, finish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
 COLUMNS = 6
-PANEL_WIDTH, PANEL_HEIGHT, HEADING, LEGEND_LINE, LOSS_HEIGHT = 1.8, 1.3, 0.5, 0.2, 2.0  # inches
+PANEL_WIDTH, PANEL_HEIGHT, HEADING, LEGEND_LINE = 1.8, 1.3, 0.5, 0.2  # inches
+GENOTYPES_HEIGHT, PROGRESS_HEIGHT = 2.0, 2.2
 
 
 def draw_search(history: SearchHistory, title: str) -> Figure:
     """Draw a search: a panel per block and a line per candidate, the chosen one bold and marked."""
     from matplotlib.figure import Figure
 
-    heights = [*(_height(history, stream) for stream in STREAMS), LOSS_HEIGHT]
+    heights = [*(_height(history, stream) for stream in STREAMS), GENOTYPES_HEIGHT, PROGRESS_HEIGHT]
     figure = Figure(figsize=(COLUMNS * PANEL_WIDTH, sum(heights) + HEADING))
     figure.set_layout_engine("constrained", h_pad=0.08, w_pad=0.08)
     figure.suptitle(title, fontsize=13, weight="bold", color=INK, parse_math=False)
-    *parts, last = figure.subfigures(3, 1, height_ratios=heights)
+    *parts, genotypes, progress = figure.subfigures(4, 1, height_ratios=heights)
     for part, stream in zip(parts, STREAMS, strict=True):
         _draw_stream(part, history, stream)
-    _draw_loss(last.subplots(), history)
+    _draw_genotypes(genotypes.subplots(), history)
+    draw_progress(progress, {title: history})
     return figure
 
 
@@ -62,25 +65,24 @@ def _draw_block(axes: Axes, history: SearchHistory, stream: str, block: int) -> 
         axes.plot(epochs, values, style, clip_on=False, markevery=[-1], **drawn)
     axes.set_title(f"{block}  {short_name(names[chosen])}", fontsize=9, color=color_of(names[chosen]), pad=3)
     axes.set(ylim=(0, 1), yticks=(0, 0.5, 1))
-    _finish(axes, history, ticks=4)
+    finish(axes, [history], ticks=4)
 
 
-def _draw_loss(axes: Axes, history: SearchHistory) -> None:
-    epochs, losses = [entry.epoch for entry in history.epochs], [entry.loss for entry in history.epochs]
-    axes.plot(epochs, losses, color=INK, lw=1.6, marker="o", ms=3, clip_on=False)
-    axes.set_title("loss of the weight steps", fontsize=11, weight="bold", color=INK, loc="left")
-    if history.epochs[-1].architecture_steps:
-        axes.set_title("dotted: the first epoch with architecture steps", fontsize=8.5, color=GRAY, loc="right")
-    axes.set_xlabel("epoch", fontsize=9, color=INK)
-    _finish(axes, history, ticks=10)
+def _draw_genotypes(axes: Axes, history: SearchHistory) -> None:
+    """Draw the most probable candidate of every block, one row each, over the epochs."""
+    from matplotlib.colors import to_rgb
 
-
-def _finish(axes: Axes, history: SearchHistory, ticks: int) -> None:
-    """Set what all panels share: epochs below, a quiet frame, a line where architecture steps begin."""
-    axes.margins(x=0)
-    axes.locator_params(axis="x", nbins=ticks, integer=True, min_n_ticks=1)
-    axes.tick_params(labelsize=7.5, colors=GRAY, length=2)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GRAY)
-    for epoch in [entry.epoch for entry in history.epochs if entry.architecture_steps][:1]:
-        axes.axvline(epoch, color=GRAY, lw=0.9, ls=":", zorder=0)
+    rows = []
+    for stream in STREAMS:
+        colors = [to_rgb(color_of(name)) for name in history.candidates[stream]]
+        for block in range(len(history.epochs[-1].probabilities[stream])):
+            over_epochs = (entry.probabilities[stream][block] for entry in history.epochs)
+            rows.append([colors[row.index(max(row))] for row in over_epochs])
+    last = history.epochs[-1].epoch + 0.5
+    axes.imshow(
+        rows, aspect="auto", interpolation="nearest", extent=(history.epochs[0].epoch - 0.5, last, len(rows), 0)
+    )
+    axes.axhline(len(history.epochs[-1].probabilities["enc"]), color="white", lw=2)
+    axes.set_title("genotype over the epochs: encoder above, decoder below", **HEADING_STYLE)
+    axes.set_yticks([])
+    finish(axes, [], ticks=10)

@@ -5,13 +5,15 @@ part, by binary gates. All random choices follow from (seed, step) and are the s
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from msgspec import Struct
+from msgspec.structs import replace
 from torch import Tensor
 
 from mmnas.batch import Batch
@@ -23,17 +25,25 @@ from mmnas.engine.optimizer import restore_optimizer
 from mmnas.engine.steps import add_gradients, autocast, move_weights, seed_step
 from mmnas.errors import CheckpointError, MMNasError
 from mmnas.genotype import Genotype, write_genotypes
+from mmnas.models.cost import Cost
 from mmnas.models.network import MMNasNet
 from mmnas.schema import convert
 from mmnas.search.architecture import Architecture
-from mmnas.search.history import SearchEpoch, SearchHistory, check_history, entropy, margin, write_history
+from mmnas.search.choice import HeldOut, scores_of
+from mmnas.search.epochs import history_of, log_epoch, row_of, standing
+from mmnas.search.history import Scored, check_history, write_history
+from mmnas.search.limits import limits_of
 from mmnas.search.supernet import Supernet, space_of
 from mmnas.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
 # What a random stream is for; seeded by the run's seed, this and the step.
-WEIGHT_PATH, GATES, GATED_STEP = 1, 2, 3
+WEIGHT_PATH, GATES, GATED_STEP, FAIR_PATH, TRIAL_PATHS, CHOICE = 1, 2, 3, 4, 5, 6
+IMAGE_GAIN = 0.1  # the part by which the loss must rise with other images' features for a warm-up to be over
+TRIALS = 4  # paths that measure it
+HELD_OUT_BATCHES = 20  # that score a path
+EXCESS_WEIGHT = 1.0  # of a limit's excess, relative to the loss
 
 
 class _SearchState(Struct):
@@ -54,7 +64,9 @@ class Searcher(EpochLoop):
         self.supernet = Supernet(model, space)
         super().__init__(task, model, space, group, folder, keep_all)
         search = self.config.search
-        self.architecture = Architecture(space, search.alpha_init, self.config.training.seed)
+        self.limits = limits_of(self.config, space)
+        start = search.alpha_init if search.strategy == "paper" else "uniform"
+        self.architecture = Architecture(space, start, self.config.training.seed)
         self.alpha_optimizer = torch.optim.Adam(
             self.architecture.parameters(), lr=search.alpha_lr, betas=search.alpha_betas
         )
@@ -79,10 +91,10 @@ class Searcher(EpochLoop):
         if not same or unusable(alphas) or self.genotype != space_of(self.config):
             raise CheckpointError("it has another search space, or alphas that are not numbers")
         if history:
-            check_history(search_history(history, self.genotype))
+            check_history(history_of(history, self.genotype))
         for row in history:
-            best = self.genotype.take([int(np.argmax(p)) for p in row["probabilities"]])
-            if Genotype.from_dict(row["genotype"]) != best:
+            [best] = self.limits.most_probable(list(map(np.array, row["probabilities"])))
+            if Genotype.from_dict(row["genotype"]) != self.genotype.take(best):
                 raise CheckpointError(f"the genotype of epoch {row['epoch']} is not the most probable one")
 
     def _checkpoint(self) -> Checkpoint:
@@ -94,7 +106,10 @@ class Searcher(EpochLoop):
         return checkpoint
 
     def _network(self) -> MMNasNet:
-        return self.supernet.network(self.architecture.best_path())
+        return self.supernet.network(self._best_path())
+
+    def _best_path(self) -> list[int]:
+        return self.limits.most_probable(self.architecture.probabilities())[0]
 
     def _inputs(self) -> Iterator[tuple[Batch, Batch | None]]:
         """Yield the batch of every step, with that of the architecture step when one is due."""
@@ -108,21 +123,30 @@ class Searcher(EpochLoop):
         """Move the weights of one path; then, when it is due, the architecture parameters."""
         batch, held_out = batches
         seed_step(self.config.training.seed, self.group.rank, number)
-        path = self.architecture.draw(self._rng(WEIGHT_PATH, number))
-        loss = add_gradients(self.task, self.supernet.network(path), batch, self.group.device)
+        loss = add_gradients(self.task, self.supernet.network(self._path(number)), batch, self.group.device)
         self.group.average([weight.grad for weight in self.model.parameters() if weight.grad is not None])
         norm = move_weights(self.model, self.optimizer, self.config.training.clip_norm, rate)
         if held_out is not None:
             self._architecture_step(held_out, number)
         return torch.stack([loss, norm])
 
+    def _path(self, number: int) -> list[int]:
+        """Return the path of a weight step."""
+        if self.config.search.sampling == "fair" and not self._architecture_steps(number + 1):
+            return self.architecture.draw_fairly(number, self.config.training.seed, FAIR_PATH)
+        return self.architecture.draw(self._rng(WEIGHT_PATH, number))
+
     def _rng(self, purpose: int, number: int) -> np.random.Generator:
         return np.random.default_rng((self.config.training.seed, purpose, number))
 
     def _architecture_steps(self, weight_steps: int) -> int:
         """Return how many architecture steps belong to so many weight steps of the whole search."""
-        search = self.config.search
-        return max(0, weight_steps - search.alpha_start * len(self.sampler)) // search.alpha_every
+        search, starts = self.config.search, [self.config.search.alpha_start]
+        if search.warm_up == "loss":
+            starts = [row["epoch"] for row in self.history if row.get("image_gain", 0) >= IMAGE_GAIN]
+        if search.strategy != "paper" or not starts:
+            return 0
+        return max(0, weight_steps - starts[0] * len(self.sampler)) // search.alpha_every
 
     def _architecture_step(self, batch: Batch, number: int) -> None:
         """Move the alphas by the gradients of the gates on a batch of the held-out part."""
@@ -131,11 +155,14 @@ class Searcher(EpochLoop):
         gates = self.architecture.draw_gates(self._rng(GATES, number), mode, self.group.device)
         with autocast(self.config, self.group.device):
             loss = self.task.loss(self.supernet.gated(gates), self.task.with_totals(batch))["total"]
-        gradient = torch.cat(torch.autograd.grad(loss, [gate.values for gate in gates]))
+        gradient = torch.cat([*torch.autograd.grad(loss, [gate.values for gate in gates]), loss.detach()[None]])
         self.group.average([gradient])
         gradient = gradient.cpu()  # one copy from the device for all blocks
         if not gradient.isfinite().all():
             self._give_up(self.step + 1)
+        gradient, loss = gradient.split([len(gradient) - 1, 1])
+        excess = np.concatenate(self.limits.excess(self.architecture.probabilities()))
+        gradient = gradient + EXCESS_WEIGHT * loss * torch.from_numpy(excess).float()
         self.architecture.set_gradients(gates, gradient.split([len(gate.values) for gate in gates]))
         self.architecture.step(self.alpha_optimizer, gates, mode)
 
@@ -151,33 +178,21 @@ class Searcher(EpochLoop):
             epoch, first = epoch + 1, 0
 
     def _unfinished(self) -> bool:
-        patience = self.config.search.patience
-        return super()._unfinished() and not (patience and _standing(self.history) >= patience)
+        search = self.config.search
+        stands = search.patience and standing(self.history) >= search.patience and self.epoch >= search.min_epochs
+        return super()._unfinished() and not stands
 
     def _complete(self, row: dict[str, Any]) -> None:
         """Add and log what the epoch has found: genotype, probabilities, how far they have changed."""
         self._require_equal_alphas()
-        genotype = self.architecture.genotype()
-        start: dict[str, Any] = {"genotype": genotype.to_dict(), "unchanged_epochs": 0}
-        before = self.history[-1] if self.history else start
-        changed = _differences(genotype, Genotype.from_dict(before["genotype"]))
-        row |= {
-            "metrics": {},
-            "architecture_steps": self._architecture_steps((self.epoch + 1) * len(self.sampler)),
-            "changed": changed,
-            "unchanged_epochs": 1 if changed else before["unchanged_epochs"] + 1,
-            "genotype": genotype.to_dict(),
-            "probabilities": [p.tolist() for p in self.architecture.probabilities()],
-        }
-        log.info(
-            "epoch %d: loss %.4f; %d blocks changed, the genotype has stood for %d epochs; %d architecture steps",
-            row["epoch"], row["loss"], row["changed"], row["unchanged_epochs"], row["architecture_steps"],
-        )  # fmt: skip
-        history = search_history([row], self.genotype)
-        for stream, rows in history.epochs[0].probabilities.items():
-            names = [names[0] for names in row["genotype"][stream]]
-            blocks = (f"{name} {entropy(p):.2f}/{margin(p):.2f}" for name, p in zip(names, rows, strict=True))
-            log.info("  %s (entropy/margin): %s", stream, ", ".join(blocks))
+        path, search = self._best_path(), self.config.search
+        cost = self.limits.cost(path) if search.strategy == "paper" else Cost()  # a control has found nothing yet
+        steps = self._architecture_steps((self.epoch + 1) * len(self.sampler))
+        genotype, probabilities = self.genotype.take(path), self.architecture.probabilities()
+        row |= row_of(self.history, genotype, cost, probabilities, steps)
+        if search.warm_up == "loss" and search.strategy == "paper" and not steps:
+            row["image_gain"] = self._image_gain()
+        log_epoch([*self.history, row], self.genotype)
 
     def _require_equal_alphas(self) -> None:
         """Raise `MMNasError` unless every process holds the same alphas, which are about to be written."""
@@ -185,32 +200,48 @@ class Searcher(EpochLoop):
         if any(alphas != held[0] for alphas in held):
             raise MMNasError("processes hold different architecture parameters: the last checkpoints are intact")
 
+    def held_out(self) -> HeldOut:
+        """Return the data on which paths are compared, as the epoch has prepared it."""
+        self.alpha_sampler.start(0)
+        return HeldOut(self.task, self.supernet, self.group, islice(self.alpha_loader, HELD_OUT_BATCHES))
+
+    def _image_gain(self) -> float:
+        """Return by which part the loss rises with the features of other images: 0 while only texts are used."""
+        rng = self._rng(TRIAL_PATHS, self.epoch)
+        return self.held_out().image_gain([self.architecture.draw(rng) for _ in range(TRIALS)])
+
+    def _score(self) -> list[Scored]:
+        """Score paths for the final choice; return them, the best first."""
+        search, rng = self.config.search, self._rng(CHOICE, self.epoch)
+        if search.strategy == "paper" and not search.choose:
+            return []
+        self._prepare_epoch()  # a run that is resumed after its last epoch has prepared nothing
+        held_out, probabilities = self.held_out(), self.architecture.probabilities()
+        with self.stop.at_once():
+            losses = scores_of(search, self.limits, probabilities, held_out.loss, rng)
+        ranked = sorted((loss, path, self.limits.cost(path)) for path, loss in losses.items())
+        return [Scored(self.genotype.take(p), loss, c.parameters, c.multiply_adds) for loss, p, c in ranked]
+
     def _after_epoch(self) -> None:
-        """Write the genotypes and the probabilities of all epochs so far."""
-        if self.history and self.group.rank == 0:
-            found = {row["epoch"]: Genotype.from_dict(row["genotype"]) for row in self.history}
-            write_genotypes(self.config.files.genotypes, found)
-            write_history(self.config.files.history, search_history(self.history, self.genotype))
+        """Write the genotypes and the probabilities of all epochs so far, and in the end what is chosen."""
+        if not self.history:
+            return
+        found = {row["epoch"]: Genotype.from_dict(row["genotype"]) for row in self.history}
+        scored = []
+        if not self._unfinished():
+            scored = self._score()
+            found |= self._chosen(scored)
+        if self.group.rank == 0:
+            if scored or self.config.search.strategy == "paper":  # a control has found nothing before its end
+                write_genotypes(self.config.files.genotypes, found)
+            history = replace(history_of(self.history, self.genotype), scored=scored)
+            write_history(self.config.files.history, history)
 
-
-def search_history(rows: Sequence[Mapping[str, Any]], space: Genotype) -> SearchHistory:
-    """Return the epochs that a search's checkpoint has noted, in the form of the file that is drawn from."""
-    cut = len(space.encoder)
-    epochs = [{name: row[name] for name in SearchEpoch.__struct_fields__} for row in rows]
-    for epoch in epochs:
-        epoch["probabilities"] = {"enc": epoch["probabilities"][:cut], "dec": epoch["probabilities"][cut:]}
-    candidates = {"enc": space.encoder[0], "dec": space.decoder[0]}
-    return convert({"candidates": candidates, "epochs": epochs}, SearchHistory, "history", CheckpointError)
-
-
-def _differences(one: Genotype, other: Genotype) -> int:
-    rows = zip((*one.encoder, *one.decoder), (*other.encoder, *other.decoder), strict=True)
-    return sum(row != before for row, before in rows)
-
-
-def _standing(history: Sequence[Mapping[str, Any]]) -> int:
-    """Return for how many epochs with architecture steps the genotype has not changed, up to the last."""
-    steps = [0, *(row["architecture_steps"] for row in history)]
-    pairs = zip(history, steps[:-1], strict=True)
-    ends = [row["changed"] > 0 or row["architecture_steps"] == before for row, before in pairs]
-    return [*reversed(ends), True].index(True)
+    def _chosen(self, scored: Sequence[Scored]) -> dict[int, Genotype]:
+        """Log how the search has ended; return the genotype that replaces the last epoch's, if one was chosen."""
+        if self.config.search.strategy == "paper" and not self.history[-1]["architecture_steps"]:
+            log.warning("the warm-up has not ended, and no architecture was learned: use more epochs (--MAX_EPOCH)")
+        if not scored:
+            return {}
+        log.info("chosen: the best of %d genotypes on the held-out part, loss %.4f", len(scored), scored[0].loss)
+        return {self.epoch: scored[0].genotype}

@@ -1,14 +1,19 @@
 import json
+import math
 import os
 import subprocess
 import sys
 
 import pytest
+from matplotlib.colors import to_hex
+from msgspec.structs import replace
 
 from mmnas.__main__ import main
+from mmnas.genotype import Genotype
 from mmnas.search.drawing import color_of
-from mmnas.search.history import SearchEpoch, SearchHistory, read_history, write_history
+from mmnas.search.history import Scored, SearchEpoch, SearchHistory, read_history, write_history
 from mmnas.search.picture import draw_search
+from mmnas.search.progress_picture import draw_comparison
 from tests.commands.test_show_arch import png_size
 from tests.stand_in import ROOT
 
@@ -29,6 +34,18 @@ def history(epochs=3, **blocks):
     uniform = {s: [[1 / len(CANDIDATES[s])] * len(CANDIDATES[s])] * len(last[s]) for s in last}
     before = [epoch(number, uniform, steps=10 * (number - 1)) for number in range(1, epochs)]
     return SearchHistory(CANDIDATES, [*before, epoch(epochs, last, steps=10 * (epochs - 1))])
+
+
+def with_results():
+    """The history with costs, and two genotypes that were scored in the end."""
+    whole = history()
+    costs = [
+        replace(each, parameters=7, multiply_adds=cost * 10**6)
+        for each, cost in zip(whole.epochs, (40, 40, 30), strict=True)
+    ]
+    rows = [(("self_att_64",), ("feed_forward",), 0.5, 30), (("feed_forward",), ("guided_att_64",), 0.625, 50)]
+    scored = [Scored(Genotype((e,), (("self_att_64",), d)), loss, 7, cost * 10**6) for e, d, loss, cost in rows]
+    return SearchHistory(CANDIDATES, costs, scored)
 
 
 @pytest.fixture
@@ -82,9 +99,13 @@ def panels(figure):
     return [axes for axes in figure.get_axes() if axes.get_visible()]
 
 
+def panel(figure, title):
+    return next(axes for axes in panels(figure) if axes.get_title(loc="left").startswith(title))
+
+
 def test_a_panel_per_block_and_the_loss_beneath():
     figure = draw_search(history(epochs=40, enc=12, dec=9), "search $a$_b")
-    *blocks, loss = panels(figure)
+    *blocks, genotypes, loss, entropy, cost = panels(figure)
     assert len(blocks) == 12 + 18
     assert [axes.get_title() for axes in blocks[11:14]] == ["11  SA", "0  SA", "1  FFN"]
     curve = loss.get_lines()[0]
@@ -93,7 +114,7 @@ def test_a_panel_per_block_and_the_loss_beneath():
 
 
 def test_a_line_per_candidate_and_the_chosen_one_marked():
-    *_, block, _ = panels(draw_search(history(), ""))
+    block = panels(draw_search(history(), ""))[2]
     lines = [line for line in block.get_lines() if len(line.get_xdata()) == 3]
     assert [line.get_color() for line in lines] == [color_of(name) for name in CANDIDATES["dec"]]
     assert list(lines[3].get_ydata()) == [0.25, 0.25, 0.75]
@@ -105,9 +126,70 @@ def test_a_line_per_candidate_and_the_chosen_one_marked():
 
 @pytest.mark.parametrize("epochs, lines", [(3, [2]), (1, [])])
 def test_the_begin_of_architecture_steps_is_dotted(epochs, lines):
-    loss = panels(draw_search(history(epochs), ""))[-1]
+    loss = panel(draw_search(history(epochs), ""), "loss")
     assert [line.get_xdata()[0] for line in loss.get_lines() if line.get_linestyle() == ":"] == lines
-    assert bool(loss.get_title(loc="right")) == bool(lines)
+    assert ("dotted" in loss.get_xlabel()) == bool(lines)
+
+
+def test_entropy_and_cost_are_drawn_over_the_epochs():
+    """The mean of 0.811, 0.5 and 0.531; a uniform choice before."""
+    figure = draw_search(with_results(), "")
+    entropy, cost = (panel(figure, title).get_lines()[0] for title in ("entropy", "multiply-adds"))
+    assert list(entropy.get_ydata()) == pytest.approx([1, 1, 0.614], abs=1e-3)
+    assert list(cost.get_ydata()) == [40, 40, 30]
+    assert all(math.isnan(y) for y in panel(draw_search(history(), ""), "multiply-adds").get_lines()[0].get_ydata())
+
+
+def test_the_genotype_is_drawn_over_the_epochs():
+    """Every block in its color: the first candidate among equals, then what `LAST` prefers."""
+    (image,) = panel(draw_search(history(), ""), "genotype").get_images()
+    colors = image.get_array()
+    assert colors.shape == (3, 3, 3)  # blocks, epochs, rgb
+    assert to_hex(colors[1, 0]) == to_hex(colors[1, 2]) == color_of("self_att_64")
+    assert to_hex(colors[2, 1]) == color_of("self_att_64") and to_hex(colors[2, 2]) == color_of("feed_forward")
+
+
+def test_what_was_scored_is_drawn_by_cost_and_the_best_marked():
+    axes = panel(draw_search(with_results(), ""), "loss of scored")
+    assert axes.collections[0].get_offsets().tolist() == [[30, 0.5], [50, 0.625]]
+    (mark,) = axes.get_lines()
+    assert (list(mark.get_xdata()), list(mark.get_ydata())) == ([30], [0.5])
+
+
+def test_the_table_tells_what_was_scored_and_what_it_costs(capsys, logs):
+    write_history(logs / "log" / "search_mine.json", with_results())
+    assert main(["plot-search", "mine", "--logs", str(logs)]) == 0
+    *_, cost, _, heading, first, second, _, picture = capsys.readouterr().out.splitlines()
+    assert cost == "blocks: 7 parameters, 30000000 multiply-adds"
+    assert heading.startswith("scored by the supernet, the best first")
+    assert first.split() == ["0.5000", "30000000", "SA", "|", "SA", "FFN"]
+    assert second.split() == ["0.6250", "50000000", "FFN", "|", "SA", "GA"]
+
+
+def test_a_collapse_is_told(capsys, logs):
+    undecided, decided = ({stream: [row] * len(LAST[stream]) for stream, row in rows.items()} for rows in (
+        {"enc": [0.5, 0.5], "dec": [0.25] * 4}, {"enc": [1.0, 0.0], "dec": [1.0, 0.0, 0.0, 0.0]}))  # fmt: skip
+    epochs = [epoch(1, undecided), SearchEpoch(2, 10.0, 5, 1, 1, decided)]
+    write_history(logs / "log" / "search_mine.json", SearchHistory(CANDIDATES, epochs))
+    assert main(["plot-search", "mine", "--logs", str(logs)]) == 0
+    assert "warning: the genotype was nearly decided before the loss had fallen" in capsys.readouterr().out
+
+
+def test_several_searches_are_compared_in_one_picture(capsys, logs):
+    write_history(logs / "log" / "search_other.json", with_results())
+    assert main(["plot-search", "mine", "other", "--logs", str(logs)]) == 0
+    heading, mine, other, *_ = capsys.readouterr().out.splitlines()
+    assert heading.split()[:4] == ["search", "epochs", "loss", "entropy"]
+    assert mine.split() == ["mine", "3", "3.333", "0.614", "0", "SA", "|", "SA", "FFN"]  # the most probable one
+    assert other.split() == ["other", "3", "3.333", "0.614", "30", "SA", "|", "SA", "FFN"]  # the best scored one
+    png_size(logs / "log" / "search_comparison.png")
+    figure = draw_comparison({"a": history(), "$b$": with_results()})
+    assert [
+        axes.get_title(loc="left").split()[0] for axes in panels(figure)
+    ] == "loss entropy, multiply-adds loss".split()
+    one, two, *_ = panels(figure)[0].get_lines()
+    assert one.get_color() != two.get_color()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "$b$"]
 
 
 def test_other_search_spaces(logs, capsys):

@@ -77,6 +77,17 @@ def test_what_is_written_is_read_again(tmp_path):
     assert read_history(tmp_path / "b.json") == history
 
 
+def test_what_was_scored_is_part_of_the_file(tmp_path):
+    genotype = {"enc": [["feed_forward"], ["self_att_64"]], "dec": [["guided_att_64"]]}
+    scored = [{"genotype": genotype, "loss": 0.5, "parameters": 7, "multiply_adds": 5}]
+    history = read(tmp_path, {**HISTORY, "scored": scored})
+    assert history.found == history.scored[0] and history.found.genotype.to_dict() == genotype
+    write_history(tmp_path / "b.json", history)
+    assert json.loads((tmp_path / "b.json").read_text())["scored"] == scored
+    best = read(tmp_path, HISTORY).found.genotype.to_dict()  # the most probable one where nothing was scored
+    assert best == {"enc": [["self_att_64"], ["self_att_64"]], "dec": [["guided_att_64"]]}
+
+
 def test_whole_numbers_are_numbers(tmp_path):
     history = read(tmp_path, with_value(3, "epochs", 0, "loss"))
     assert isinstance(history.epochs[0].loss, float)
@@ -106,6 +117,7 @@ ROWS = (*EPOCH, "probabilities", "enc")
         (7, EPOCH, "epochs[1] must be a mapping of keys to values, not 7"),
         (0, (*EPOCH, "epoch"), "epochs[1].epoch must be an integer of at least 1, not 0"),
         (1, (*EPOCH, "epoch"), "epochs[1].epoch must be above 1, the entry before"),
+        ([{"genotype": {"enc": [["x"]], "dec": [["gelu"]]}}], ("scored",), "scored[0].genotype.enc[0]: unknown op"),
         (2.0, (*EPOCH, "epoch"), "epochs[1].epoch must be an integer, not 2.0"),
         (10**300, (*EPOCH, "epoch"), "epochs[1].epoch must be an integer of at most"),
         (True, (*EPOCH, "changed"), "epochs[1].changed must be an integer, not True"),

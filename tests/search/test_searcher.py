@@ -1,6 +1,7 @@
 """Searching from the command line, for the three tasks: what it writes, what it keeps apart, how it resumes."""
 
 import json
+import logging
 import signal
 
 import numpy as np
@@ -22,13 +23,12 @@ from tests.stand_in import NoScalars
 TASKS = ("vqa", "vgd", "itm")
 
 
-def searcher_of(name, world, folder, **overrides):
+def searcher_of(name, world, folder, resume=False, **overrides):
     """Return the searcher of a task as --RUN=search makes it, two epochs and no workers."""
     place = Workplace(folder, world, name)
     settings = {"paths.data": str(world), "paths.logs": str(folder / "logs"), **overrides}
-    request = Request(
-        "search", size="tiny", version="found", file=str(place.folder / "small.yml"), overrides=settings
-    )
+    file = str(place.folder / "small.yml")
+    request = Request("search", size="tiny", version="found", file=file, resume=resume, overrides=settings)
     plan = make_plan(task_named(name), request)
     task = task_named(name)(plan.config)
     torch.manual_seed(0)
@@ -96,7 +96,7 @@ def test_an_architecture_step_fetches_the_gradients_of_all_blocks_in_one_copy(tm
     monkeypatch.setattr(Group, "average", lambda _, tensors: averaged.extend(tensors))
     searcher._architecture_step(next(iter(searcher.alpha_loader)), 0)
     gates = sum(len(alpha) for alpha in searcher.architecture.alphas)
-    assert [len(each) for each in fetched] == [len(each) for each in averaged] == [gates]
+    assert [len(each) for each in fetched] == [len(each) for each in averaged] == [gates + 1]  # and the loss
 
 
 def test_only_the_path_moves_in_a_weight_step_and_only_alphas_in_an_architecture_step(tmp_path, world):
@@ -135,10 +135,18 @@ def same(one, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "mode"), [("vqa", "full"), ("vgd", "two"), ("itm", "full")])
-def test_resumed_search_equals_the_uninterrupted_one_to_the_bit(tmp_path, world, few_images, name, mode):
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("vqa", ["--ALPHA_MODE=full"]),
+        ("vgd", ["--ALPHA_MODE=two", "--PARAMS=100K", "--CHOOSE=3"]),
+        ("itm", ["--ALPHA_MODE=full"]),
+        ("vqa", ["--SEARCH=evolution", "--CHOOSE=9", "--SAMPLING=fair", "--MAX_EPOCH=2"]),
+    ],
+)
+def test_resumed_search_equals_the_uninterrupted_one_to_the_bit(tmp_path, world, few_images, name, own):
     place = Workplace(tmp_path, few_images if name == "vqa" else world, name)  # VQA has many questions per image
-    flags = ["--KEEP_ALL", "--MAX_EPOCH=4", "--BS=4", "--NW=1", f"--ALPHA_MODE={mode}"]
+    flags = ["--KEEP_ALL", "--MAX_EPOCH=4", "--BS=4", "--NW=1", *own]
     output, code = place.stop_in_second_epoch("cut", flags, signal.SIGINT, search=True)
     assert code == 130, output
     assert "--RUN=search --RESUME --VERSION=cut" in output.splitlines()[-1]
@@ -146,12 +154,14 @@ def test_resumed_search_equals_the_uninterrupted_one_to_the_bit(tmp_path, world,
     for run in (["--RUN=search", "--VERSION=cut", "--RESUME", "--KEEP_ALL"], place.search_flags("whole", *flags)):
         process = place.script(*run)
         assert process.wait(timeout=240) == 0, process.communicate()[0]
-    cut, whole = (load_checkpoint(place.checkpoint(version, "epoch4.pkl")) for version in ("cut", "whole"))
+    last = max(whole.name for whole in place.checkpoint("whole", "x").parent.glob("epoch?.pkl"))
+    cut, whole = (load_checkpoint(place.checkpoint(version, last)) for version in ("cut", "whole"))
     assert cut.history == whole.history
     for part in ("model", "optimizer", "search"):
         assert_equal(getattr(cut, part), getattr(whole, part))
-    arch = [(tmp_path / f"logs/ckpts/arch/{version}.json").read_text() for version in ("cut", "whole")]
-    assert arch[0] == arch[1]
+    for form in ("ckpts/arch/{}.json", "log/search_{}.json"):
+        found = [(tmp_path / "logs" / form.format(version)).read_text() for version in ("cut", "whole")]
+        assert found[0] == found[1]
 
 
 def assert_equal(one, other):
@@ -171,7 +181,7 @@ def test_two_processes_search_as_one_does(place, world):
     settings = (place.folder / "small.yml").read_text().replace("workers: 0", "workers: 0, clip_norm: 1.0e-2")
     (place.folder / "small.yml").write_text(settings)
     for version, flags in (("one", ["--BS=16"]), ("two", ["--BS=8", "--GPU=cpu,cpu"])):
-        process = place.script(*place.search_flags(version, "--MAX_EPOCH=2", *flags))
+        process = place.script(*place.search_flags(version, "--MAX_EPOCH=2", "--CHOOSE=2", *flags))
         output, _ = process.communicate(timeout=240)
         assert process.returncode == 0, output
     one, two = (load_checkpoint(place.checkpoint(version, "epoch2.pkl")) for version in ("one", "two"))
@@ -180,6 +190,8 @@ def test_two_processes_search_as_one_does(place, world):
     for alphas, others in zip(one.search["alphas"].values(), two.search["alphas"].values(), strict=True):
         torch.testing.assert_close(alphas, others, atol=2e-3, rtol=0)
     assert [row["genotype"] for row in one.history] == [row["genotype"] for row in two.history]
+    chosen = [read_history(place.folder / f"logs/log/search_{version}.json").scored for version in ("one", "two")]
+    assert [each.genotype for each in chosen[0]] == [each.genotype for each in chosen[1]]
     for name, weight in one.model.items():
         torch.testing.assert_close(weight, two.model[name], atol=2e-3, rtol=1e-2, msg=name)
 
@@ -207,7 +219,7 @@ def test_patience_counts_unchanged_epochs_with_architecture_steps(tmp_path, worl
 
 def test_the_prior_survives_until_alphas_learn(tmp_path, world):
     searcher = searcher_of("vqa", world, tmp_path)
-    assert searcher.architecture.genotype().encoder == (("self_att_64",), ("feed_forward",))
+    assert searcher.genotype.take(searcher._best_path()).encoder == (("self_att_64",), ("feed_forward",))
     np.testing.assert_allclose(searcher.architecture.probabilities()[0], [0.8808, 0.1192], atol=1e-4)
 
 
@@ -221,6 +233,11 @@ def test_the_prior_survives_until_alphas_learn(tmp_path, world):
         (["--ALPHA_EVERY=0"], "search.alpha_every must be an integer of at least 1"),
         (["--ALPHA_MODE=three"], "--ALPHA_MODE=three is unknown; valid ones: full, two"),
         (["--RESUME"], "no checkpoint in"),
+        (["--SEARCH=darts"], "--SEARCH=darts is unknown; valid ones: paper, random, evolution"),
+        (["--MACS=2T"], "macs must be a number such as 40M or 2.0G, not '2T'"),
+        (["--PARAMS=1K"], "--PARAMS=1000 is too small: no genotype takes less than"),
+        (["--CHOOSE=-1"], "search.choose must be an integer of at least 0"),
+        (["--WARM_UP=never"], "--WARM_UP=never is unknown; valid ones: epochs, loss"),
     ],
 )
 def test_mistaken_flags_are_one_line(place, run, flags, message):
@@ -250,3 +267,159 @@ def test_a_search_and_a_training_run_do_not_take_each_others_checkpoints(trained
     path = trained.checkpoint("base", "epoch2.pkl")
     done = run(place, "--RUN=search", "--RESUME", f"--CKPT_PATH={path}")
     assert done.code == 2 and "is of a training run" in done.output
+
+
+# Limits, the choice at the end, the controls, warm-up
+
+SMALL = {"search.alpha_start": 0, "search.alpha_every": 1, "training.epochs": 2, "search.alpha_init": "uniform"}
+
+
+def searched(name, world, folder, **overrides):
+    """Run a search to its end; return it and the history that it wrote."""
+    folder.mkdir(exist_ok=True)
+    searcher = searcher_of(name, world, folder, **{**SMALL, **overrides})
+    searcher.fit(NoScalars())
+    return searcher, read_history(folder / "logs/log/search_found.json")
+
+
+def test_the_choice_is_the_best_of_the_most_probable_genotypes_on_the_held_out_part(tmp_path, few_images):
+    searcher, history = searched("vqa", few_images, tmp_path, **{"search.choose": 6})
+    assert len(history.scored) == 6
+    losses = [each.loss for each in history.scored]
+    assert losses == sorted(losses) and losses[0] < losses[-1]
+    written = read_genotypes(tmp_path / "logs/ckpts/arch/found.json")
+    assert list(written) == [1, 2] and written[2] == history.scored[0].genotype
+    assert written[1].to_dict() == searcher.history[0]["genotype"]
+    paths = searcher.limits.most_probable(searcher.architecture.probabilities(), 6)
+    assert {searcher.genotype.take(path) for path in paths} == {each.genotype for each in history.scored}
+    first = searcher.held_out().loss(paths[0])
+    assert first == next(each.loss for each in history.scored if each.genotype == searcher.genotype.take(paths[0]))
+
+
+@pytest.mark.parametrize("name", ["vgd", "itm"])
+@pytest.mark.parametrize("strategy", ["random", "evolution"])
+def test_a_control_moves_no_alphas_and_finds_its_genotype_in_the_end(tmp_path, few_images, name, strategy):
+    overrides = {"search.strategy": strategy, "search.choose": 5, "training.epochs": 1}
+    searcher, history = searched(name, few_images, tmp_path, **overrides)
+    assert all(not alpha.any() for alpha in searcher.architecture.alphas)
+    assert [each.architecture_steps for each in history.epochs] == [0]
+    assert len({each.genotype for each in history.scored}) == 5
+    assert list(read_genotypes(tmp_path / "logs/ckpts/arch/found.json").values()) == [history.scored[0].genotype]
+
+
+def test_a_control_writes_no_genotype_before_its_end(tmp_path, few_images):
+    searcher = searcher_of("vqa", few_images, tmp_path, **{**SMALL, "search.strategy": "random"})
+    row = {"epoch": 1, "loss": 1.0}
+    searcher._complete(row)
+    searcher.history, searcher.epoch = [row], 1
+    searcher._after_epoch()
+    assert (tmp_path / "logs/log/search_found.json").exists()
+    assert not (tmp_path / "logs/ckpts/arch/found.json").exists()
+
+
+@pytest.fixture(scope="module")
+def free(tmp_path_factory, few_images):
+    """A search without limits."""
+    return searched("vqa", few_images, tmp_path_factory.mktemp("free"))[0]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [{"search.strategy": "random", "search.choose": 3}, {"search.warm_up": "loss", "search.choose": 3}],
+)
+def test_a_resumed_search_chooses_the_same(tmp_path, few_images, overrides):
+    whole, history = searched("vqa", few_images, tmp_path / "whole", **overrides)
+    searched("vqa", few_images, tmp_path / "half", **overrides, **{"training.epochs": 1})
+    half = load_checkpoint(tmp_path / "half/logs/ckpts/ckpt_found/epoch1.pkl")
+    again = searcher_of("vqa", few_images, tmp_path / "half", resume=True, **{**SMALL, **overrides})
+    again.restore(half, tmp_path)
+    again.fit(NoScalars())
+    assert read_history(tmp_path / "half/logs/log/search_found.json") == history
+    assert_equal(dict(again.model.state_dict()), dict(whole.model.state_dict()))
+
+
+def test_limits_that_bind_nothing_leave_a_search_to_the_bit(tmp_path, few_images, free):
+    limits = {"search.macs": "1000G", "search.params": "1000G", "search.max_skip": 5}
+    limited, _ = searched("vqa", few_images, tmp_path, **limits)
+    assert_equal(free.architecture.state_dict(), limited.architecture.state_dict())
+    assert_equal(dict(free.model.state_dict()), dict(limited.model.state_dict()))
+    assert free.history == limited.history
+
+
+def test_a_budget_holds_for_every_epoch_and_lowers_the_expected_cost(tmp_path, few_images, free):
+    """A quarter above the cheapest genotype; the found one is as near to it as these few candidates allow."""
+    least = sum(min(cost.parameters for cost in row) for row in free.limits.costs)
+    budget = f"{1.25 * least:.0f}"
+    limited, history = searched("vqa", few_images, tmp_path, **{"search.params": budget})
+    assert all(0.75 * int(budget) < each.parameters <= int(budget) for each in history.epochs)
+    expected = [
+        sum(
+            float(p @ [cost.parameters for cost in row])
+            for p, row in zip(each.architecture.probabilities(), each.limits.costs, strict=True)
+        )
+        for each in (free, limited)
+    ]
+    assert expected[1] < 0.9 * expected[0]
+    assert expected[1] < 1.03 * int(budget)
+
+
+def test_the_number_of_blocks_without_parameters_is_limited(tmp_path, few_images):
+    candidates = ["feed_forward", "skip_connect"]
+    overrides = {"search.encoder_candidates": candidates, "search.decoder_candidates": candidates}
+    searcher = searcher_of("vqa", few_images, tmp_path, **SMALL, **overrides, **{"search.max_skip": 1})
+    for block, alpha in enumerate(searcher.architecture.alphas):
+        alpha.data.copy_(torch.tensor([0.0, 1.0 + block]))  # skipping is likely everywhere, most in the last block
+    found = searcher.genotype.take(searcher._best_path())
+    assert [*found.encoder, *found.decoder] == [("feed_forward",)] * 4 + [("skip_connect",)]
+
+
+def test_a_search_does_not_stop_before_its_least_number_of_epochs(tmp_path, few_images):
+    """Of five epochs with architecture steps, none of which has changed a block."""
+    overrides = {**SMALL, "search.patience": 2, "search.min_epochs": 4, "training.epochs": 9}
+    searcher = searcher_of("vqa", few_images, tmp_path, **overrides)
+    searcher.history = [{"architecture_steps": 3 * number, "changed": 0} for number in range(1, 6)]
+    for searcher.epoch in (2, 3):
+        assert searcher._unfinished()
+    searcher.epoch = 4
+    assert not searcher._unfinished()
+
+
+def test_a_warm_up_ends_once_the_loss_shows_that_images_are_used(tmp_path, few_images, monkeypatch):
+    gains = iter([0.09, 0.11])
+    monkeypatch.setattr(Searcher, "_image_gain", lambda _: next(gains))
+    overrides = {"search.warm_up": "loss", "training.epochs": 4}
+    searcher, history = searched("vqa", few_images, tmp_path, **overrides)
+    steps = [each.architecture_steps for each in history.epochs]
+    assert steps == [0, 0, len(searcher.sampler), 2 * len(searcher.sampler)]
+    assert [each.image_gain for each in history.epochs] == [0.09, 0.11, 0.0, 0.0]
+
+
+def test_a_warm_up_that_never_ends_is_told(tmp_path, few_images, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("mmnas"), "propagate", True)
+    monkeypatch.setattr(Searcher, "_image_gain", lambda _: 0.0)
+    searcher, _ = searched("vqa", few_images, tmp_path, **{"search.warm_up": "loss", "training.epochs": 1})
+    assert "the warm-up has not ended, and no architecture was learned" in caplog.text
+    assert searcher.history[0]["image_gain"] == 0
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_gain_from_images_is_measured_on_every_task(tmp_path, few_images, name):
+    """An untrained network does not use images yet; it is a number, the same each time."""
+    searcher = searcher_of(name, few_images, tmp_path, **SMALL)
+    searcher._prepare_epoch()
+    gain = searcher._image_gain()
+    assert abs(gain) < 0.1 and gain == searcher._image_gain()
+
+
+def test_fair_paths_take_each_candidate_of_a_block_equally_often(tmp_path, few_images):
+    overrides = {**SMALL, "search.alpha_start": 9, "search.sampling": "fair"}
+    searcher = searcher_of("vqa", few_images, tmp_path, **overrides)
+    paths = [searcher._path(number) for number in range(8)]
+    for block, alpha in enumerate(searcher.architecture.alphas):
+        taken, size = [path[block] for path in paths], len(alpha)
+        for first in range(0, 8, size):
+            assert sorted(taken[first : first + size]) == list(range(size))
+    assert len(set(map(tuple, paths))) == 8  # and blocks do not go together
+    assert paths == [searcher._path(number) for number in range(8)]
+    later = 9 * len(searcher.sampler)  # alphas decide once architecture steps begin
+    assert searcher._path(later) == searcher.architecture.draw(searcher._rng(1, later))

@@ -1,0 +1,94 @@
+"""The final choice: paths scored by the trained supernet on the held-out part of the data.
+
+The controls need nothing else: random paths, and regularized evolution (Real et al., AAAI 2019).
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+
+from mmnas.batch import Batch
+from mmnas.config import SearchConfig
+from mmnas.engine.distributed import Group
+from mmnas.engine.steps import autocast
+from mmnas.search.limits import Limits
+from mmnas.search.supernet import Supernet
+from mmnas.tasks.base import Task
+
+POPULATION, TOURNAMENT = 16, 4
+CONTROL = 64  # paths that a control scores, where --CHOOSE is left out
+TRIES = 20  # to find another path in a small space, per path that is asked for
+
+Path = tuple[int, ...]
+Score = Callable[[Path], float]
+"""Of a path; the lower the better."""
+
+
+class HeldOut:
+    """Batches of the held-out part on which all paths are scored alike, by all processes together."""
+
+    def __init__(self, task: Task, supernet: Supernet, group: Group, batches: Iterable[Batch]) -> None:
+        self.task, self.supernet, self.group = task, supernet, group
+        self.batches = [task.with_totals(batch) for batch in batches]
+
+    def loss(self, path: Sequence[int], exchanged: bool = False) -> float:
+        """Return the mean loss of a path; `exchanged` gives every sample the region features of another one."""
+        network = self.supernet.network(path).eval()
+        with torch.inference_mode(), autocast(self.task.config, self.group.device):
+            batches = map(_exchanged, self.batches) if exchanged else self.batches
+            mean = torch.stack([self.task.loss(network, batch)["total"].double() for batch in batches]).mean()[None]
+            self.group.average([mean])
+        return float(mean)
+
+    def image_gain(self, paths: Sequence[Sequence[int]]) -> float:
+        """Return by which part the paths' loss rises with other images: 0 where only texts are used."""
+        exchanged, own = (sum(self.loss(path, other) for path in paths) for other in (True, False))
+        return exchanged / own - 1
+
+
+def _exchanged(batch: Batch) -> Batch:
+    return {**batch, "features": batch["features"].roll(1, 0)}
+
+
+def scores_of(
+    search: SearchConfig,
+    limits: Limits,
+    probabilities: Sequence[np.ndarray],
+    score: Score,
+    rng: np.random.Generator,
+) -> dict[Path, float]:
+    """Return the scores of the paths that a search compares in the end."""
+    count = search.choose or CONTROL
+    if search.strategy == "paper":
+        paths = [tuple(path) for path in limits.most_probable(probabilities, count)]
+    else:
+        paths = _drawn(limits, rng, count if search.strategy == "random" else min(POPULATION, count))
+    scores = {path: score(path) for path in paths}
+    if search.strategy == "evolution":
+        _evolve(scores, limits, score, rng, count)
+    return scores
+
+
+def _drawn(limits: Limits, rng: np.random.Generator, count: int) -> list[Path]:
+    """Return up to `count` different random paths."""
+    paths: dict[Path, None] = {}
+    for _ in range(TRIES * count):
+        if len(paths) < count:
+            paths[tuple(limits.draw(rng))] = None
+    return list(paths)
+
+
+def _evolve(scores: dict[Path, float], limits: Limits, score: Score, rng: np.random.Generator, count: int) -> None:
+    """Add scores up to `count`: again and again, mutate the best of some drawn paths; the oldest path dies."""
+    population: deque[Path] = deque(scores, POPULATION)
+    for _ in range(TRIES * count):
+        drawn = [population[index] for index in rng.integers(len(population), size=TOURNAMENT)]
+        parent = min(drawn, key=scores.__getitem__)
+        nearby = limits.neighbors(parent)
+        if len(scores) == count or not nearby:
+            break
+        population.append(tuple(nearby[rng.integers(len(nearby))]))
+        if population[-1] not in scores:
+            scores[population[-1]] = score(population[-1])
