@@ -183,25 +183,20 @@ def _predict(task: Task, network: MMNasNet, batches: list[Batch]) -> None:
 
 def feeding(report: Report) -> None:
     """Time the loader alone, with features on the disk, in memory and on the device."""
-    images, keep = report.pick(640, 40), loader.IMAGES
-    loader.IMAGES = images
-    try:
-        loader.write_images(report.folder / "npz", np.random.default_rng(0), np.savez)
-        with report.silence():
-            pack([report.folder / "npz"], report.folder / "packed", "float16")
-        for place in ("stream", "memory", "device"):
-            for workers in report.pick((1, 4, 8), (1,)):
-                _feeding_row(report, place, workers)
-    finally:
-        loader.IMAGES = keep
+    loader.write_images(report.folder / "npz", report.pick(640, 40), np.savez)
+    with report.silence():
+        pack([report.folder / "npz"], report.folder / "packed", "float16")
+    for place in ("stream", "memory", "device"):
+        for workers in report.pick((1, 4, 8), (1,)):
+            _feeding_row(report, place, workers)
 
 
 def _feeding_row(report: Report, place: str, workers: int) -> None:
     store = FeatureStore(report.folder / "packed")
     if place != "stream":
         load_table(store, Group(device=report.device), in_place=place == "memory")
-    data = loader.Images(store)
-    counts = region_counts(store, range(1, loader.IMAGES + 1), 100)
+    data = loader.Images(store, len(store))
+    counts = region_counts(store, range(1, len(store) + 1), 100)
     sampler = TrainingSampler(len(data), 64, seed=0, lengths=np.tile(counts, loader.QUESTIONS))
     feed, epochs = BatchLoader(data, sampler, workers, report.device), iter(range(10))
 

@@ -51,7 +51,7 @@ def measure(root: str) -> None:
     task.vocabularies = task.build_vocabularies()
     pairs = task.training_set()
     images = len(pairs.images)
-    pairs.negatives.copy_(torch.from_numpy(random_negatives(images, 0, 0)))
+    pairs.negatives.copy_(torch.from_numpy(random_negatives(pairs.owners, 0, 0)))
     batches = [list(range(start, min(start + 320, 5 * images), 5)) for start in range(0, 5 * images, 320)]
     peak, samples = 0.0, 0
     for step, batch in enumerate(BatchLoader(pairs, batches, workers=1, device=torch.device("cpu"))):

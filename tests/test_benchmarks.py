@@ -1,5 +1,7 @@
-"""The check for GPUs runs on a CPU, too: its logic, in small sizes."""
+"""The benchmarks run, in small sizes; the check for GPUs does on a CPU, too."""
 
+import importlib
+import json
 import subprocess
 import sys
 
@@ -12,9 +14,12 @@ SECTIONS = ["machine", "parity", "kernels", "pairs", "attention", "runs", "proce
 SECTIONS += ["training", "scoring", "feeding", "graph"]
 
 
+def run(*command):
+    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=240)
+
+
 def check(*flags):
-    command = [sys.executable, "-m", "benchmarks.gpu", *flags]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    return run("-m", "benchmarks.gpu", *flags)
 
 
 @pytest.mark.slow
@@ -32,3 +37,27 @@ def test_the_check_for_gpus_passes_on_a_cpu(tmp_path):
 def test_a_section_that_is_not_there_is_named():
     done = check("--device=cpu", "--only=speed")
     assert done.returncode == 1 and done.stderr.startswith("error: no section speed; there are machine, parity")
+
+
+@pytest.mark.slow
+def test_all_comparisons_with_the_published_way_run():
+    done = run("benchmarks/run.py", "--quick", "--threads=1")
+    assert done.returncode == 0, done.stderr
+    works = [
+        line.split("|")[1].strip() for line in done.stdout.splitlines() if "samples/s" in line or "/s " in line
+    ]
+    assert len(works) == 6 and {"VQA training step", "VQA scoring", "VGD training step", "ITM scoring"} < {*works}
+
+
+def test_the_start_of_a_run_is_measured():
+    done = run("-m", "benchmarks.startup", "--scale=0.0005")
+    assert done.returncode == 0, done.stderr
+    assert "answers" in done.stdout and "peak (GB)" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["memory", "retrieval_memory"])
+def test_memory_is_measured(name, tmp_path):
+    importlib.import_module(f"benchmarks.{name}").write_data(tmp_path, 20)
+    done = run("-m", f"benchmarks.{name}", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["peak"] > 0
