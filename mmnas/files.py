@@ -13,6 +13,7 @@ import logging
 import mmap
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator
 from io import BufferedReader
@@ -180,14 +181,14 @@ def replacing(path: PathLike) -> Iterator[Path]:
 
 
 def remove_temporaries(folder: PathLike, name: str | None = None) -> None:
-    """Remove the temporary files of `name` whose process has ended, or without a name all in `folder`.
+    """Remove the temporary files or folders of `name` whose process has ended, or without a name all in `folder`.
 
     Without a name, nothing else may be writing there.
     """
     for path in Path(folder).glob(f".{'*' if name is None else glob.escape(name)}.*.tmp"):
         process = path.name.split(".")[-2]
         if process.isdecimal() and (name is None or not _runs(int(process))):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _runs(process: int) -> bool:

@@ -43,6 +43,9 @@ class OwnImage(int):
         image.name = name
         return image
 
+    def __str__(self) -> str:
+        return self.name
+
 
 def label(image_id: int) -> int | str:
     """Return what a result calls an image: its name in one's own data, else its number."""

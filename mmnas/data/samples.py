@@ -49,7 +49,7 @@ def require_images(source: RegionSource, image_ids: Iterable[int], what: str) ->
 def warn_if_normalized(regions: Regions, image_id: int) -> None:
     """Warn about boxes that cannot be in pixels."""
     if regions.boxes.max() <= 1 < regions.image_size.min():
-        log.warning("the boxes of image %d lie within 0..1: boxes must be in pixels", image_id)
+        log.warning("the boxes of image %s lie within 0..1: boxes must be in pixels", image_id)
 
 
 class ImageDataset(Dataset):

@@ -16,7 +16,7 @@ from mmnas.engine import checkpoint as checkpoints
 from mmnas.engine.checkpoint import Checkpoint
 from mmnas.engine.exported import WEIGHTS, write_export
 from mmnas.errors import ConfigError, DataError, safe
-from mmnas.files import PathLike, read_json
+from mmnas.files import PathLike, read_json, remove_temporaries
 from mmnas.genotype import Genotype
 from mmnas.paths import RunPaths
 from mmnas.predict.networks import network_of
@@ -67,7 +67,8 @@ def export(path: Path, checkpoint: Checkpoint, out: Path) -> None:
         raise ConfigError(f"{out} exists and is left as it is: name another folder, or remove it first")
     _, task, genotype, trained = network_of(path, checkpoint)  # which checks all of it
     config = replace(trained, paths=PathsConfig())  # whoever loads it has other ones
-    folder = out.with_name(f".{out.name}.{os.getpid()}.part")
+    remove_temporaries(out.parent, out.name)  # what killed processes left
+    folder = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     folder.mkdir(parents=True)
     try:
         content = asdict(replace(checkpoint, config=config.to_dict()))

@@ -20,6 +20,7 @@ from mmnas.search.drawing import GRAY, write_figure
 COLORS = ("#2b6cb0", "#c2560a", "#7b4fb0", "#0e8c97", "#b0307a", "#7a6a10")
 """Of the versions, as in the page's style for light paper."""
 LONGEST_SHOWN = 10**6
+MOST_POINTS = 1000  # of a curve
 THUMBNAIL = (480, 360)
 
 Boxes = Iterable[tuple[str, int, Sequence[float]]]
@@ -50,7 +51,8 @@ def curves(title: str, lines: Mapping[int, Sequence[tuple[int, float]]]) -> Html
     figure = Figure(figsize=(4.2, 2.6), layout="constrained")
     axes = figure.subplots()
     for number, points in lines.items():
-        axes.plot(*zip(*points, strict=True), color=COLORS[number], lw=1.6, marker="o", ms=3)
+        drawn = points[:: -(len(points) // MOST_POINTS + 1)]  # the last one always
+        axes.plot(*zip(*drawn, strict=True), color=COLORS[number], lw=1.6, marker="o", ms=3)
     axes.set_title(title, loc="left", fontsize=10, color=GRAY, parse_math=False)
     axes.set_xlabel("epoch", fontsize=9, color=GRAY)
     axes.locator_params(axis="x", integer=True, min_n_ticks=1)

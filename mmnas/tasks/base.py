@@ -86,13 +86,12 @@ class Task(ABC):
         """Return the word lists that give token ids and outputs their meaning, made from the data."""
 
     def use_vocabularies(self, vocabularies: Mapping[str, list[str]]) -> None:
-        """Take the word lists of a checkpoint. Raises `CheckpointError` when they are another task's."""
-        expected = set(self.vocabulary_names)
-        if set(vocabularies) != expected:
-            raise CheckpointError(
-                f"checkpoint holds vocabularies {sorted(vocabularies)}, {self.name} needs {sorted(expected)}"
-            )
+        """Take the word lists of a checkpoint. Raises `CheckpointError` when they are no such task's."""
+        held, needed = sorted(vocabularies), sorted(self.vocabulary_names)
+        if held != needed:
+            raise CheckpointError(f"checkpoint holds vocabularies {held}, {self.name} needs {needed}")
         self.vocabularies = {name: list(words) for name, words in vocabularies.items()}
+        Vocabulary(self.vocabularies["tokens"])  # which refuses a word that stands twice
 
     @property
     def words(self) -> Vocabulary:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmnas.data import own
+from mmnas.data.features import NpzFolders
 from mmnas.data.own import OwnImage, OwnQuestions, label, own_image_id
 from mmnas.errors import DataError, MissingData
 
@@ -27,6 +28,14 @@ def test_an_image_is_known_by_the_number_in_its_name_or_else_by_its_name():
     assert all(0 < own_image_id(name) < 2**63 for name in names)
     assert label(OwnImage("cat.jpg")) == "cat.jpg" and label(7) == label(np.int64(7)) == 7
     assert type(label(np.int64(7))) is int
+
+
+def test_messages_call_an_image_by_its_name(tmp_path):
+    with pytest.raises(DataError, match=r"no region features for image cat\.jpg;"):
+        NpzFolders([tmp_path], 8)[OwnImage("cat.jpg")]
+    assert (
+        f"image {OwnImage('cat.jpg')}" == "image cat.jpg" and json.dumps({"id": OwnImage("9.jpg")}) == '{"id": 9}'
+    )
 
 
 def test_questions_of_every_split_in_their_order(tmp_path):

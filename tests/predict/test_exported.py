@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -124,6 +126,16 @@ def test_an_export_that_fails_leaves_nothing(trained, tmp_path, capsys, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_export_left_is_removed_by_the_next_one(trained, tmp_path):
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left, running = tmp_path / f".out.{int(ended.stdout)}.tmp", tmp_path / f".out.{os.getppid()}.tmp"
+    for folder in (left, running):
+        folder.mkdir()
+        (folder / WEIGHTS).touch()
+    assert main(["export", str(trained.checkpoint("base", "epoch2.pkl")), str(tmp_path / "out")]) == 0
+    assert sorted(tmp_path.iterdir()) == sorted([running, tmp_path / "out"])
+
+
 # What may come from a stranger
 
 
@@ -187,6 +199,14 @@ def test_a_missing_or_endless_file_is_one_line(name, copied):
 def test_altered_settings_are_one_line(key, value, message, copied):
     change(copied, **{key: value})
     assert message in refused(copied)
+
+
+def test_words_that_no_model_can_use_are_not_exported_again(copied, tmp_path, capsys):
+    held = settings(copied)["vocabularies"]
+    change(copied, vocabularies={**held, "tokens": [*held["tokens"][:-1], held["tokens"][3]]})
+    assert main(["export", str(copied), str(tmp_path / "out")]) == 2
+    shown = capsys.readouterr().err
+    assert "repeats" in shown and shown.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("size", [float("nan"), 0, -1, 1 << 16, 1 << 40, "64", None])

@@ -112,6 +112,11 @@ def test_curves_and_missing_results(trained, reports, monkeypatch, capsys):
     assert {"loss", "overall on val"} <= {value for name, value in page.attributes if name == "alt"}
 
 
+def test_a_long_training_is_drawn_by_some_of_its_epochs():
+    long = curves("loss", {0: [(epoch, 1 / epoch) for epoch in range(1, 200_001)]})
+    assert len(long) < 40 * len(curves("loss", {0: [(1, 1.0), (2, 0.5)]}))
+
+
 def test_a_version_may_be_in_other_logs(scored, reports, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other").symlink_to(scored.logs)
