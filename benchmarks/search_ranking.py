@@ -40,13 +40,13 @@ from mmnas.tasks import task_named
 # How each task's genotypes are trained alone; what is not said is the tiny network's own.
 TRAINING: dict[str, dict[str, Any]] = {
     "vgd": {"images": 400, "training.epochs": 3},
-    "vqa": {"images": 200, "training.epochs": 8, "training.batch_size": 16, "training.decay_epochs": [6, 7]},
+    "vqa": {"images": 400, "training.epochs": 12},
     "itm": {"images": 200, "training.epochs": 6, "training.decay_epochs": [5]},
 }
 # How each task is searched, on the same world; a variant adds to it.
 SEARCH: dict[str, dict[str, Any]] = {
     "vgd": {"training.epochs": 6, "search.alpha_start": 2},
-    "vqa": {"training.epochs": 12, "search.alpha_start": 7, "training.batch_size": 16},
+    "vqa": {"training.epochs": 16, "search.alpha_start": 10},
     "itm": {"training.epochs": 10, "search.alpha_start": 5},
 }
 VARIANTS: dict[str, dict[str, Any]] = {
