@@ -46,7 +46,7 @@ TRAINING: dict[str, dict[str, Any]] = {
 # How each task is searched, on the same world; a variant adds to it.
 SEARCH: dict[str, dict[str, Any]] = {
     "vgd": {"training.epochs": 6, "search.alpha_start": 2},
-    "vqa": {"training.epochs": 16, "search.alpha_start": 10},
+    "vqa": {"training.epochs": 24, "search.alpha_start": 14},
     "itm": {"training.epochs": 10, "search.alpha_start": 5},
 }
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -54,6 +54,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "uniform": {"search.choose": 16, "search.alpha_init": "uniform"},
     "fair": {"search.choose": 16, "search.alpha_init": "uniform", "search.sampling": "fair"},
     "loss": {"search.choose": 16, "search.warm_up": "loss"},
+    "fair-loss": {
+        "search.choose": 16,
+        "search.alpha_init": "uniform",
+        "search.sampling": "fair",
+        "search.warm_up": "loss",
+    },
     **{macs: {"search.choose": 16, "search.macs": macs} for macs in ("31M", "36M", "41M")},
     "random": {"search.strategy": "random", "search.choose": 64},
     "evolution": {"search.strategy": "evolution", "search.choose": 64},
