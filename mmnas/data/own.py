@@ -8,6 +8,7 @@
 import functools
 import hashlib
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 from msgspec import Meta, Struct
 
-from mmnas.data.features import image_id_of
+from mmnas.data.features import ENDING, image_id_of
 from mmnas.data.refs import Box, Expression
 from mmnas.data.scan_precomp import Captions
 from mmnas.data.vqa_json import Annotation, Question
@@ -58,8 +59,7 @@ def own_image_id(name: str) -> int:
     number = image_id_of(name)
     if number is not None:
         return number
-    stem = name.removesuffix(".npz")
-    stem = stem.rpartition(".")[0] or stem
+    stem = re.sub(rf"{ENDING}\Z", "", name.removesuffix(".npz"), flags=re.I)  # of IMG.1.npz, IMG.1 and not IMG
     return int.from_bytes(hashlib.blake2b(stem.encode(), digest_size=7).digest(), "big")
 
 

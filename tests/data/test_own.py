@@ -24,6 +24,7 @@ def test_an_image_is_known_by_the_number_in_its_name_or_else_by_its_name():
     assert own_image_id("12.jpg") == own_image_id("COCO_val2014_000000000012.jpg.npz") == 12
     assert own_image_id("cat.jpg") == own_image_id("cat.jpg.npz") == own_image_id("cat.npz")
     names = ["cat.jpg", "dog.jpg", "2024-05-01 at sea.png", "猫.jpg", "v1.2.jpg", "v1.3.jpg"]
+    names += ["IMG.jpg", "IMG.1.npz", "IMG.2.JPG", "dog.heic"]
     assert len({own_image_id(name) for name in names}) == len(names)
     assert all(0 < own_image_id(name) < 2**63 for name in names)
     assert label(OwnImage("cat.jpg")) == "cat.jpg" and label(7) == label(np.int64(7)) == 7
