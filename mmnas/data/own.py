@@ -186,6 +186,13 @@ def splits_of(root: PathLike, task: str) -> tuple[str, ...]:
     return tuple(_read(Path(root, name), kind))
 
 
+def require_splits(root: PathLike, task: str, splits: Iterable[str]) -> None:
+    """Raise `MissingData` for the first of these splits that the file of a task lacks."""
+    name, kind = _FILES[task]
+    for split in splits:
+        _entries(Path(root, name), _read(Path(root, name), kind), split)
+
+
 def find_expressions(root: PathLike, splits: Iterable[str]) -> dict[str, list[Expression]]:
     """Return the expressions of those of `splits` that the file has. Raises `MissingData` for none."""
     path, splits = Path(root, EXPRESSIONS), list(splits)
@@ -203,9 +210,12 @@ def _expression(entry: _Expression) -> Expression:
 
 
 def read_captions(root: PathLike, split: str) -> Captions:
-    """Return a split of `captions.json`, its images in the order of their names. Raises `MissingData` for none."""
+    """Return splits of `captions.json`, joined by "+", with images in the order of their names.
+
+    Raises `MissingData` for one that is not there.
+    """
     path = Path(root, CAPTIONS)
-    entries = _entries(path, _read(path, _Caption), {"dev": "val"}.get(split, split))
+    entries = [entry for each in split.split("+") for entry in _entries(path, _read(path, _Caption), each)]
     entries = sorted(entries, key=lambda entry: entry.image)  # a stable order, so captions keep theirs
     groups = [list(group) for _, group in itertools.groupby(entries, key=lambda entry: entry.image)]
     owners = np.repeat(np.arange(len(groups)), list(map(len, groups)))

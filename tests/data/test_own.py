@@ -59,7 +59,7 @@ def test_one_answer_stands_for_itself(tmp_path):
 def test_any_number_of_captions_of_an_image(tmp_path):
     pairs = [("b.jpg", "one"), ("a.jpg", "two"), ("b.jpg", "three"), ("b.jpg", "four"), ("c.jpg", "five")]
     entries = [{"image": image, "caption": caption, "split": "val", "id": caption} for image, caption in pairs]
-    captions = own.read_captions(write(tmp_path, "captions.json", entries), "dev")
+    captions = own.read_captions(write(tmp_path, "captions.json", entries), "val")
     assert list(map(label, captions.image_ids)) == ["a.jpg", "b.jpg", "c.jpg"]
     assert captions.texts == captions.ids == ["two", "one", "three", "four", "five"]
     assert captions.owners.tolist() == [0, 1, 1, 1, 2]
