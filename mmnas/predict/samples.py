@@ -24,6 +24,7 @@ from mmnas.predict.stored import Row, StoredResult
 from mmnas.tasks.itm import PROTOCOLS
 from mmnas.tasks.vqa_answers import is_exact
 
+ROUNDING = 0.005  # of a figure that is computed anew from the same data
 Figures = dict[str, dict[str, np.ndarray]]
 
 
@@ -69,6 +70,16 @@ def score_samples(result: StoredResult, samples: Samples) -> Scores:
     """Score a result. Raises `DataError` when it is of other samples."""
     result.require_same_samples(samples.rows, f"{result.split} in {result.config.paths.data}")
     return {"vqa": _score_answers, "vgd": _score_boxes, "itm": _score_matches}[result.config.task](result, samples)
+
+
+def drift(result: StoredResult, scores: Scores) -> str | None:
+    """Say that a result scored otherwise when it was written, with other references; None if it did not."""
+    name, values = scores.headline
+    now = values.mean()
+    then = result.provenance["summary"].get(name, now)
+    return (
+        None if abs(then - now) < ROUNDING else f"was scored with other data: {name} was {then:.2f}, is {now:.2f}"
+    )
 
 
 def _read_questions(config: Config, split: str) -> Samples:

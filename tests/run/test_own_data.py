@@ -9,6 +9,7 @@ import pytest
 
 from mmnas.__main__ import main as mmnas_main
 from mmnas.engine.checkpoint import load_checkpoint
+from mmnas.predict.ensemble import combine
 from mmnas.predict.samples import read_samples, score_samples
 from mmnas.predict.stored import read_result
 from tests.conftest import ROOT, Workplace
@@ -39,7 +40,7 @@ def test_the_example_is_as_short_as_it_can_be():
 
 
 @pytest.mark.slow
-def test_every_command_of_the_guide(place, run):
+def test_every_command_of_the_guide(place, run, capsys):
     outputs = []
     for command in COMMANDS:
         if command[0] == "mmnas":
@@ -61,6 +62,11 @@ def test_every_command_of_the_guide(place, run):
     changed(place.folder, "questions.json", lambda entry: entry.update(answers=["violet"]))
     assert mmnas_main(["report", "colors", "--out=report.html"]) == 0
     assert "colors was scored with other data: overall was" in (place.folder / "report.html").read_text()
+    place.task, flags = "vqa", ("--RUN=val", "--VERSION=colors", "--CKPT_PATH=last", "--DATA_PATH=mine", "--SCORES")
+    assert run(place, *flags).code == 0
+    changed(place.folder, "questions.json", lambda entry: entry.update(answers=["red", "green", "blue"]))
+    combine([result.path, result.path], place.folder / "both.json")
+    assert "result_run_colors.json was scored with other data: overall was" in capsys.readouterr().err
 
 
 @pytest.mark.slow
