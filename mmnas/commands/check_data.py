@@ -23,6 +23,7 @@ def add(commands: Any) -> None:
 def check_data(options: argparse.Namespace) -> int:
     """Print the report; return 0 when training can start, else 1."""
     from mmnas.config import load_config
+    from mmnas.data.own import OWN, require_splits
     from mmnas.run.cli import parse  # with torch, which would slow down --help
     from mmnas.tasks import task_named
     from mmnas.tasks.report import Report
@@ -34,5 +35,8 @@ def check_data(options: argparse.Namespace) -> int:
     config = load_config(task.name, "small", split=split, version="", overrides=overrides, file=request.file)
     report = Report(print)
     report.line(f"{task.name} {config.data.dataset}".rstrip() + f", to train on {split}")
+    if config.data.dataset == OWN:
+        with report.catching():
+            require_splits(config.paths.data, task.name, split.split("+"))
     task(task.settle(config)).check(report, options.full or len(flags) < len(options.flags))
     return 0 if report.verdict() else 1

@@ -35,8 +35,8 @@ MAX_REGIONS = 4096
 _MADE_BY, _LONGEST_NOTE = "detector", 4096  # a key beside the arrays; bytes
 # The names of the published files: 9.npz, 9.jpg.npz, COCO_train2014_000000000009.jpg.npz. Words may come before the
 # number, but no other number, since it could be the image's.
-_ENDING = r"\.(?:npz|jpe?g?|png|bmp|gif|tiff?|webp|p[gp]m|mpo)"
-_IMAGE_NAME = re.compile(rf"(?:_|(?:[a-z][a-z0-9]*_)+)?([0-9]{{1,18}})(?:{_ENDING}){{1,2}}", re.ASCII | re.I)
+ENDING = r"\.(?:npz|jpe?g?|png|bmp|gif|tiff?|webp|p[gp]m|mpo)"
+_IMAGE_NAME = re.compile(rf"(?:_|(?:[a-z][a-z0-9]*_)+)?([0-9]{{1,18}})(?:{ENDING}){{1,2}}", re.ASCII | re.I)
 
 
 IdOf = Callable[[str], int | None]

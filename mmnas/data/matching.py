@@ -3,6 +3,7 @@
 Images and captions are numbered by their rows in a split: the captions of image i are 5 i to 5 i + 4.
 """
 
+import mmap
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,13 +29,13 @@ class RetrievalDataset(ImageDataset):
 class PairDataset(Dataset):
     """Captions with their image, whose row `owners` (C,) holds, a negative caption and a negative image.
 
-    `negatives` (C, 2) holds each caption's negative caption and negative image; it lies in shared memory, so
-    that running workers see what is drawn for the next epoch.
+    `negatives` (C, 2) holds each caption's negative caption and negative image; it lies in memory that running
+    workers share, and so see what is drawn for the next epoch, but not in /dev/shm, which may have no space.
     """
 
     def __init__(self, images: ImageDataset, tokens: Ragged, owners: np.ndarray) -> None:
         self.images, self.tokens, self.owners = images, tokens, owners
-        self.negatives = torch.zeros(len(tokens), 2, dtype=torch.int64).share_memory_()
+        self.negatives = torch.frombuffer(mmap.mmap(-1, 16 * len(tokens)), dtype=torch.int64).view(-1, 2)
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -8,6 +8,7 @@
 import functools
 import hashlib
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 from msgspec import Meta, Struct
 
-from mmnas.data.features import image_id_of
+from mmnas.data.features import ENDING, image_id_of
 from mmnas.data.refs import Box, Expression
 from mmnas.data.scan_precomp import Captions
 from mmnas.data.vqa_json import Annotation, Question
@@ -58,8 +59,7 @@ def own_image_id(name: str) -> int:
     number = image_id_of(name)
     if number is not None:
         return number
-    stem = name.removesuffix(".npz")
-    stem = stem.rpartition(".")[0] or stem
+    stem = re.sub(rf"{ENDING}\Z", "", name.removesuffix(".npz"), flags=re.I)  # of IMG.1.npz, IMG.1 and not IMG
     return int.from_bytes(hashlib.blake2b(stem.encode(), digest_size=7).digest(), "big")
 
 
@@ -186,6 +186,13 @@ def splits_of(root: PathLike, task: str) -> tuple[str, ...]:
     return tuple(_read(Path(root, name), kind))
 
 
+def require_splits(root: PathLike, task: str, splits: Iterable[str]) -> None:
+    """Raise `MissingData` for the first of these splits that the file of a task lacks."""
+    name, kind = _FILES[task]
+    for split in splits:
+        _entries(Path(root, name), _read(Path(root, name), kind), split)
+
+
 def find_expressions(root: PathLike, splits: Iterable[str]) -> dict[str, list[Expression]]:
     """Return the expressions of those of `splits` that the file has. Raises `MissingData` for none."""
     path, splits = Path(root, EXPRESSIONS), list(splits)
@@ -203,9 +210,12 @@ def _expression(entry: _Expression) -> Expression:
 
 
 def read_captions(root: PathLike, split: str) -> Captions:
-    """Return a split of `captions.json`, its images in the order of their names. Raises `MissingData` for none."""
+    """Return splits of `captions.json`, joined by "+", with images in the order of their names.
+
+    Raises `MissingData` for one that is not there.
+    """
     path = Path(root, CAPTIONS)
-    entries = _entries(path, _read(path, _Caption), {"dev": "val"}.get(split, split))
+    entries = [entry for each in split.split("+") for entry in _entries(path, _read(path, _Caption), each)]
     entries = sorted(entries, key=lambda entry: entry.image)  # a stable order, so captions keep theirs
     groups = [list(group) for _, group in itertools.groupby(entries, key=lambda entry: entry.image)]
     owners = np.repeat(np.arange(len(groups)), list(map(len, groups)))

@@ -57,8 +57,9 @@ def _files(source: Path) -> list[Path]:
 
 def file_of(folder: Path, image: Path) -> Path | None:
     """Return the `<image file>.npz` or `<stem>.npz` of an image in a folder; `DataError` where both are there."""
-    found = [path for name in (image.name, image.stem) if (path := folder / f"{name}.npz").is_file()]
-    if len(found) > 1 and image.suffix:
+    names = [image.name, image.stem][: 2 if image.suffix.lower() in ENDINGS else 1]
+    found = [path for name in names if (path := folder / f"{name}.npz").is_file()]
+    if len(found) > 1:
         raise DataError(f"{image} has the files {found[0]} and {found[1]}: leave one of the two out")
     return found[0] if found else None
 

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import re
+import resource
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ from mmnas.engine.stopping import SIGNALS, LostProcess, StopSignal
 from mmnas.errors import ConfigError, MMNasError, one_line
 
 Main = Callable[..., int]
+FILES = 64  # open files that a process takes at most, without those of its workers
 GRACE = 3.0  # seconds that processes have to end by themselves once one of them has
 
 
@@ -127,7 +129,10 @@ def _given_place() -> tuple[int, int, int]:
 
 def _spawn(devices: list[torch.device], *work: Any) -> int:
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-    errors = mp.get_context("spawn").SimpleQueue()
+    try:
+        errors = mp.get_context("spawn").SimpleQueue()
+    except OSError as exception:
+        raise _not_started(exception.strerror) from None
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # also in the children, until they can handle them
     context = mp.spawn(_child, (devices, address, errors, *work), nprocs=len(devices), join=False)
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it tells of each child it ends
@@ -162,6 +167,19 @@ class _PassedSignal(StopSignal):
                 os.kill(pid, number)
 
 
+def lacking_files(needed: int) -> str:
+    """Say that the system lets this process open fewer files; nothing where it does not."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return f"{needed} open files are needed, {limit} allowed" if 0 <= limit < needed else ""  # negative: no limit
+
+
+def _not_started(reason: object) -> MMNasError:
+    return MMNasError(
+        f"processes cannot be started ({reason}): they need open files (ulimit -n) and a writable /dev/shm; raise "
+        "the limit, or use one device"
+    )
+
+
 def _child(rank: int, devices: list[torch.device], address: dict[str, str], errors: Any, *work: Any) -> None:
     """Do the work, a function and its arguments; a user's error goes to the parent, which says the first."""
     os.environ.update({**address, **os.environ})  # what the user has set holds
@@ -182,6 +200,8 @@ def _child(rank: int, devices: list[torch.device], address: dict[str, str], erro
 
 
 def _join(rank: int, size: int, device: torch.device, main: Main, *arguments: Any) -> int:
+    if lacking := lacking_files(FILES):
+        raise _not_started(lacking)
     _use(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     try:

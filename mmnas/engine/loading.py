@@ -8,7 +8,6 @@ import errno
 import logging
 import multiprocessing
 import os
-import resource
 import signal
 import time
 from collections import deque
@@ -21,13 +20,14 @@ from torch.utils.data import DataLoader, Dataset, Subset, get_worker_info
 
 from mmnas.batch import Batch, collate
 from mmnas.data.samples import SizedDataset
+from mmnas.engine.distributed import FILES, lacking_files
 from mmnas.engine.placement import gather, store_of
 from mmnas.engine.stopping import SIGNALS
 from mmnas.errors import DataError, MMNasError, one_line
 
 SAMPLES = 16  # read before the first step
 MOST_TOKENS = 2**20  # so that tokens only order samples of as many regions
-FILES, FILES_PER_WORKER = 64, 8  # open files that a run takes at most
+FILES_PER_WORKER = 8  # open files that a run takes at most
 PREFETCH = 2  # batches that each worker prepares ahead
 log = logging.getLogger(__name__)
 
@@ -123,9 +123,8 @@ def look_at(dataset: Any) -> None:
 
 def _check_limits(workers: int) -> None:
     """Raise `MMNasError` where the system lets no workers start, or lets them open too few files."""
-    needed, (limit, _) = FILES + FILES_PER_WORKER * workers, resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= limit < needed:  # negative: there is no limit
-        raise _limit_reached(f"{needed} open files are needed, {limit} allowed")
+    if lacking := lacking_files(FILES + FILES_PER_WORKER * workers):
+        raise _limit_reached(lacking)
     try:
         multiprocessing.Queue().close()  # torch shows a traceback when it cannot have one
     except OSError as exception:

@@ -4,6 +4,7 @@ Probabilities are averaged. Where logits are stored, the logit of the mean is co
 logarithms, since a probability may round to one.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ import torch
 from mmnas.engine.checkpoint import versions
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike
-from mmnas.predict.samples import read_samples
+from mmnas.predict.samples import drift, read_samples, score_samples
 from mmnas.predict.stored import StoredResult, read_result
 from mmnas.run.results import MARK, hash_of, replace_set, was_trained_on
 from mmnas.tasks import task_named
 from mmnas.tasks.base import Record, Result, Task
 from mmnas.tasks.vgd import VGDTask
 
+log = logging.getLogger(__name__)
 BLOCK = 1024
 """Rows of scores that are averaged at a time."""
 ALIKE = ("task", "scored_on", "data_set", "protocol")
@@ -48,6 +50,9 @@ def combine(paths: Sequence[PathLike], out: PathLike, data_path: str | None = No
     else:
         records = _average_logits(task, parts)
     result = task.score(records, samples.dataset)
+    for part in parts if result.summary else ():
+        if told := drift(part, score_samples(part, samples)):
+            log.warning("%s %s", part.path, told)
     replace_set(out, result, _provenance(parts, result))
     return result
 

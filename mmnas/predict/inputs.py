@@ -55,6 +55,7 @@ class Inputs:
         self.kind = "fc7+pool5" if width == WIDTHS["fc7+pool5"] else "x"
         self.detector = None if detector is None else Path(detector)
         self.features = None if features is None else Path(features)
+        self._owner: Path | None = None  # of features that are one file
         if self.features is not None and not self.features.exists():
             raise ConfigError(f"features not found: {features}; name an .npz file, a folder of them or a store")
         if self.detector is not None:
@@ -97,6 +98,9 @@ class Inputs:
         """Return the features of an image file: by its name in a folder, or else by the number in its name."""
         assert self.features is not None
         if self.features.suffix == ".npz":
+            self._owner = self._owner or path
+            if path != self._owner:
+                raise DataError(f"{self.features} was read for {self._owner}: name a folder with features of each")
             return read_npz(self.features, self.width, self.kind)
         if (file := file_of(self.features, path)) is not None:
             return read_npz(file, self.width, self.kind)

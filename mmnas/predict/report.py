@@ -19,7 +19,7 @@ from mmnas.models.operations import Sizes
 from mmnas.paths import RunPaths
 from mmnas.predict.page import COLORS, Html, curves, fill, vector
 from mmnas.predict.report_split import compare, examples, figures
-from mmnas.predict.samples import read_samples, score_samples
+from mmnas.predict.samples import drift, read_samples, score_samples
 from mmnas.predict.stored import StoredResult, read_result
 from mmnas.run.results import MARK
 from mmnas.search.genotype_picture import draw_architecture
@@ -98,6 +98,8 @@ def _split(split: str, runs: Sequence[Run], paths: dict[int, Path]) -> Html | No
     names, images = [run.version for run in runs], len(set(samples.image_ids))
     body = [fill("paragraph", text=f"{len(samples.image_ids)} samples of {images} images")]
     for number, result in results.items():
+        if told := drift(result, scores[number]):
+            body.append(fill("note", text=f"{names[number]} {told}"))
         if result.provenance.get(MARK):
             body.append(fill("note", text=f"{names[number]} was, or may have been, trained on {split}"))
     body += [*compare(samples, scores, names), figures(samples, scores, names)]

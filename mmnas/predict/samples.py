@@ -22,7 +22,9 @@ from mmnas.metrics.retrieval import RECALLS, folds, retrieval_ranks
 from mmnas.metrics.vqa_accuracy import EXACT, FORMS, vqa_accuracy
 from mmnas.predict.stored import Row, StoredResult
 from mmnas.tasks.itm import PROTOCOLS
+from mmnas.tasks.vqa_answers import is_exact
 
+ROUNDING = 0.005  # of a figure that is computed anew from the same data
 Figures = dict[str, dict[str, np.ndarray]]
 
 
@@ -70,6 +72,16 @@ def score_samples(result: StoredResult, samples: Samples) -> Scores:
     return {"vqa": _score_answers, "vgd": _score_boxes, "itm": _score_matches}[result.config.task](result, samples)
 
 
+def drift(result: StoredResult, scores: Scores) -> str | None:
+    """Say that a result scored otherwise when it was written, with other references; None if it did not."""
+    name, values = scores.headline
+    now = values.mean()
+    then = result.provenance["summary"].get(name, now)
+    return (
+        None if abs(then - now) < ROUNDING else f"was scored with other data: {name} was {then:.2f}, is {now:.2f}"
+    )
+
+
 def _read_questions(config: Config, split: str) -> Samples:
     files = question_files(config.paths.data, config.data.dataset)
     questions, annotations = files.read("questions", split), None
@@ -86,12 +98,13 @@ def _read_questions(config: Config, split: str) -> Samples:
 
 def _score_answers(result: StoredResult, samples: Samples) -> Scores:
     answers = {row.question_id: row.answer for row in result.rows if row.question_id is not None}
-    form = EXACT if result.config.data.metric == EXACT else FORMS[0]
-    found = vqa_accuracy(answers, samples.dataset.annotations, form)["question"]
+    annotations = samples.dataset.annotations
+    form = EXACT if is_exact(annotations, result.config.data) else FORMS[0]
+    found = vqa_accuracy(answers, annotations, form)["question"]
     scores = np.array([found[row.question_id] for row in result.rows])
     figures: Figures = {"": {"overall": scores}}
     for kind in ("answer_type", "question_type"):
-        names = np.array([getattr(annotation, kind) for annotation in samples.dataset.annotations])
+        names = np.array([getattr(annotation, kind) for annotation in annotations])
         groups = [name for name in np.unique(names).tolist() if name.strip()]
         figures[kind.replace("_", " ")] = {name: np.where(names == name, scores, np.nan) for name in groups}
     return Scores(figures, [row.answer for row in result.rows], scores < 50)
@@ -120,8 +133,7 @@ def _score_boxes(result: StoredResult, samples: Samples) -> Scores:
 
 def _read_captions(config: Config, split: str) -> Samples:
     _, test, parts = PROTOCOLS[config.data.protocol]
-    name = {"val": "dev", "test": test}.get(split, split)
-    captions = read_captions(config.paths.data, config.data.dataset, name)
+    captions = read_captions(config.paths.data, config.data.dataset, {"test": test}.get(split, split))
     names, texts = [label(image) for image in captions.image_ids], captions.texts
     rows = [Row(None, image) for image in names]
     triples = zip(captions.owners, captions.ids, texts, strict=True)

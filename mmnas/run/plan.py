@@ -229,7 +229,7 @@ def _from_checkpoint(
     for flag, given, kept in fixed:
         if given != kept:
             raise CheckpointError(
-                f"{flag}={given} contradicts {path}, which was trained with {kept}: "
+                f"{flag}={given} contradicts {path}, which was trained with {'none' if kept == '' else kept}: "
                 "leave the flag out, or start a new run"
             )
     if tuning:

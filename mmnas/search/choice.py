@@ -13,6 +13,7 @@ from mmnas.batch import Batch
 from mmnas.config import SearchConfig
 from mmnas.engine.distributed import Group
 from mmnas.engine.steps import autocast
+from mmnas.errors import DataError
 from mmnas.search.limits import Limits
 from mmnas.search.supernet import Supernet
 from mmnas.tasks.base import Task
@@ -34,12 +35,20 @@ class HeldOut:
         self.batches = [task.with_totals(batch) for batch in batches]
 
     def loss(self, path: Sequence[int], exchanged: bool = False) -> float:
-        """Return the mean loss of a path; `exchanged` gives every sample the region features of another one."""
+        """Return the mean loss of a path; `exchanged` gives every sample the region features of another one.
+
+        Raises `DataError` for a loss that is no finite number, by which nothing can be chosen.
+        """
         network = self.supernet.network(path).eval()
         with torch.inference_mode(), autocast(self.task.config, self.group.device):
             batches = map(_exchanged, self.batches) if exchanged else self.batches
             mean = torch.stack([self.task.loss(network, batch)["total"].double() for batch in batches]).mean()[None]
             self.group.average([mean])
+        if not mean.isfinite():
+            raise DataError(
+                "a path's loss on the held-out part is not finite; the checkpoints are intact: look at that part's "
+                "features (check-data --full), or lower training.base_lr"
+            )
         return float(mean)
 
     def image_gain(self, paths: Sequence[Sequence[int]]) -> float:

@@ -30,7 +30,7 @@ from mmnas.models.network import MMNasNet
 from mmnas.schema import convert
 from mmnas.search.architecture import Architecture
 from mmnas.search.choice import HeldOut, scores_of
-from mmnas.search.epochs import history_of, log_epoch, row_of, standing
+from mmnas.search.epochs import Row, history_of, log_epoch, row_of, standing
 from mmnas.search.history import Scored, check_history, write_history
 from mmnas.search.limits import limits_of
 from mmnas.search.supernet import Supernet, space_of
@@ -92,10 +92,12 @@ class Searcher(EpochLoop):
             raise CheckpointError("it has another search space, or alphas that are not numbers")
         if history:
             check_history(history_of(history, self.genotype))
-        for row in history:
-            [best] = self.limits.most_probable(list(map(np.array, row["probabilities"])))
-            if Genotype.from_dict(row["genotype"]) != self.genotype.take(best):
-                raise CheckpointError(f"the genotype of epoch {row['epoch']} is not the most probable one")
+        for index, row in enumerate(history):
+            steps, probabilities = row["architecture_steps"], list(map(np.array, row["probabilities"]))
+            noted = self._noted(history[:index], probabilities, steps)
+            begun = self._architecture_steps(row["epoch"] * len(self.sampler)) > 0
+            if begun != (steps > 0) or "genotype" not in row or {**noted, **row} != {**row, **noted}:
+                raise CheckpointError(f"what it notes of epoch {row['epoch']} contradicts itself")
 
     def _checkpoint(self) -> Checkpoint:
         checkpoint = super()._checkpoint()
@@ -106,10 +108,7 @@ class Searcher(EpochLoop):
         return checkpoint
 
     def _network(self) -> MMNasNet:
-        return self.supernet.network(self._best_path())
-
-    def _best_path(self) -> list[int]:
-        return self.limits.most_probable(self.architecture.probabilities())[0]
+        return self.supernet.network(self.limits.most_probable(self.architecture.probabilities())[0])
 
     def _inputs(self) -> Iterator[tuple[Batch, Batch | None]]:
         """Yield the batch of every step, with that of the architecture step when one is due."""
@@ -185,14 +184,17 @@ class Searcher(EpochLoop):
     def _complete(self, row: dict[str, Any]) -> None:
         """Add and log what the epoch has found: genotype, probabilities, how far they have changed."""
         self._require_equal_alphas()
-        path, search = self._best_path(), self.config.search
-        cost = self.limits.cost(path) if search.strategy == "paper" else Cost()  # a control has found nothing yet
-        steps = self._architecture_steps((self.epoch + 1) * len(self.sampler))
-        genotype, probabilities = self.genotype.take(path), self.architecture.probabilities()
-        row |= row_of(self.history, genotype, cost, probabilities, steps)
+        search, steps = self.config.search, self._architecture_steps((self.epoch + 1) * len(self.sampler))
+        row |= self._noted(self.history, self.architecture.probabilities(), steps)
         if search.warm_up == "loss" and search.strategy == "paper" and not steps:
             row["image_gain"] = self._image_gain()
         log_epoch([*self.history, row], self.genotype)
+
+    def _noted(self, history: Sequence[Row], probabilities: Sequence[np.ndarray], steps: int) -> dict[str, Any]:
+        """Return what the row of the epoch after `history` notes; what the loss alone tells is added to it."""
+        [best], search = self.limits.most_probable(probabilities), self.config.search
+        cost = self.limits.cost(best) if search.strategy == "paper" else Cost()  # a control has found nothing yet
+        return row_of(history, self.genotype.take(best), cost, probabilities, steps)
 
     def _require_equal_alphas(self) -> None:
         """Raise `MMNasError` unless every process holds the same alphas, which are about to be written."""

@@ -46,7 +46,6 @@ PROTOCOLS = {
 # Images of the published test splits, which give the protocols their names; regions of an image, fewest and most.
 PUBLISHED_IMAGES = {"flickr": {"test": 1000}, "coco": {"testall": 5000}}
 PUBLISHED_REGIONS = (36, 36)
-NEEDED_SPLITS = ("train", "dev", "val")
 
 
 class ITMTask(Task):
@@ -81,12 +80,12 @@ class ITMTask(Task):
         return {"tokens": list(Vocabulary.from_token_lists(map(tokenize, texts)).words)}
 
     def training_set(self) -> PairDataset:
-        """Return a sample for every caption of the train split."""
-        return self._pairs(self._read("train"))
+        """Return a sample for every caption of the splits that --SPLIT names."""
+        return self._pairs(self._read(self.config.split))
 
     def search_sets(self) -> tuple[PairDataset, PairDataset]:
-        """Cut the train split between images, so that neither part sees the other's, nor their captions."""
-        whole = self._read("train")
+        """Cut them between images, so that neither part sees the other's, nor their captions."""
+        whole = self._read(self.config.split)
         cut = weight_samples(len(whole.image_ids))
         return self._pairs(whole.images(0, cut)), self._pairs(whole.images(cut, None))
 
@@ -99,7 +98,7 @@ class ITMTask(Task):
     def evaluation_set(self, split: str) -> RetrievalDataset:
         """Return the images and captions of val (dev) or of the protocol's test split."""
         _, test, parts = PROTOCOLS[self.config.data.protocol]
-        captions = self._read({"val": "dev", "test": test}[split])
+        captions = self._read({"val": "val", "test": test}[split])
         images = self._images(captions, f"{split} captions")
         return RetrievalDataset(images, captions, self._tokens(captions), folds(len(images), parts))
 
@@ -208,7 +207,12 @@ class ITMTask(Task):
         ids = {split: captions.image_ids for split, captions in found.items()}
         with report.catching(), self.hinting():
             usual = None if dataset == OWN else PUBLISHED_REGIONS
-            report.features(self.open_features(), ids, NEEDED_SPLITS, full, usual)
+            report.features(self.open_features(), ids, self._needed, full, usual)
+
+    @property
+    def _needed(self) -> set[str]:
+        """The splits without which nothing is trained and scored."""
+        return {*self.config.split.split("+"), "dev", "val"}
 
     def _check_files(self, report: Report, root: Path, dataset: str) -> dict[str, Captions]:
         """Show the files; return the captions of every split that can be read."""
@@ -217,7 +221,7 @@ class ITMTask(Task):
         found: dict[str, Captions] = {}
         for split in caption_splits(root, dataset):
             present = [report.file(path) for path in caption_files(root, dataset, split)]
-            with report.catching(needed=any(present) or split in NEEDED_SPLITS):
+            with report.catching(needed=any(present) or split in self._needed):
                 found[split] = self._read(split)
         return found
 

@@ -26,13 +26,13 @@ from mmnas.data.questions import VQADataset
 from mmnas.data.sources import FEATURE_FOLDERS, find_feature_folders, question_features
 from mmnas.data.vqa_json import KINDS, Annotation, Question
 from mmnas.errors import DataError
-from mmnas.metrics.vqa_accuracy import ANSWERS, EXACT, FORMS, vqa_accuracy
+from mmnas.metrics.vqa_accuracy import EXACT, FORMS, vqa_accuracy
 from mmnas.models.heads import FusionHead
 from mmnas.tasks.base import Record, Result, Task
 from mmnas.tasks.report import Report
 from mmnas.tasks.result import take_scores
 from mmnas.tasks.submission import find_faults
-from mmnas.tasks.vqa_answers import answers_to_learn, check_targets, few_answers, least_count
+from mmnas.tasks.vqa_answers import answers_to_learn, check_targets, few_answers, is_exact, least_count
 from mmnas.text.tokenizer import tokenize
 from mmnas.text.vocabulary import Vocabulary, warn_missing
 
@@ -113,14 +113,9 @@ class VQATask(Task):
         annotated = self._read_annotated(split) if split == "val" else (self._read("questions", split), None)
         dataset = self._dataset(annotated[0], f"{split} questions")
         dataset.annotations = annotated[1]
-        if annotated[1] and self._is_exact(annotated[1]):
+        if annotated[1] and is_exact(annotated[1], self.config.data):
             log.info("%s is scored by exact match, not by VQA accuracy", split)
         return dataset
-
-    def _is_exact(self, annotations: Sequence[Annotation]) -> bool:
-        """Whether the score is exact match: as configured, or where own questions do not have ten answers each."""
-        few = self.own and any(len(annotation.answers) != ANSWERS for annotation in annotations)
-        return few or self.config.data.metric == EXACT
 
     def _read_annotated(self, split: str) -> tuple[list[Question], list[Annotation]]:
         """Return questions and, in their order, their annotations. Raises `DataError` unless they pair up."""
@@ -186,7 +181,7 @@ class VQATask(Task):
         if dataset.annotations is None:
             return Result(rows, {}, {}, arrays)
         answers = {row["question_id"]: row["answer"] for row in rows}
-        forms = (EXACT,) if self._is_exact(dataset.annotations) else FORMS
+        forms = (EXACT,) if is_exact(dataset.annotations, self.config.data) else FORMS
         metrics = {form: vqa_accuracy(answers, dataset.annotations, form) for form in forms}
         shown, overall = metrics[forms[0]], {"overall": metrics[forms[0]]["overall"]}
         summary = overall | shown["answer_type"] | overall  # a type may be called "overall"

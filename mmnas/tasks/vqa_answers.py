@@ -58,6 +58,12 @@ def check_targets(empty: int, annotations: Sequence[Annotation], known: Sequence
     log.warning("%s", fault)
 
 
+def is_exact(annotations: Sequence[Annotation], data: DataConfig) -> bool:
+    """Whether the score is exact match: as configured, or where own questions do not have ten answers each."""
+    few = data.dataset == OWN and any(len(annotation.answers) != ANSWERS for annotation in annotations)
+    return few or data.metric == EXACT
+
+
 def few_answers(annotations: Sequence[Annotation], split: str, data: DataConfig) -> str | None:
     """Return what is wrong with VQA accuracy for questions that too few annotators answered, or None."""
     few = sum(len(annotation.answers) < ANSWERS for annotation in annotations)

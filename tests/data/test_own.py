@@ -24,6 +24,7 @@ def test_an_image_is_known_by_the_number_in_its_name_or_else_by_its_name():
     assert own_image_id("12.jpg") == own_image_id("COCO_val2014_000000000012.jpg.npz") == 12
     assert own_image_id("cat.jpg") == own_image_id("cat.jpg.npz") == own_image_id("cat.npz")
     names = ["cat.jpg", "dog.jpg", "2024-05-01 at sea.png", "猫.jpg", "v1.2.jpg", "v1.3.jpg"]
+    names += ["IMG.jpg", "IMG.1.npz", "IMG.2.JPG", "dog.heic"]
     assert len({own_image_id(name) for name in names}) == len(names)
     assert all(0 < own_image_id(name) < 2**63 for name in names)
     assert label(OwnImage("cat.jpg")) == "cat.jpg" and label(7) == label(np.int64(7)) == 7
@@ -58,7 +59,7 @@ def test_one_answer_stands_for_itself(tmp_path):
 def test_any_number_of_captions_of_an_image(tmp_path):
     pairs = [("b.jpg", "one"), ("a.jpg", "two"), ("b.jpg", "three"), ("b.jpg", "four"), ("c.jpg", "five")]
     entries = [{"image": image, "caption": caption, "split": "val", "id": caption} for image, caption in pairs]
-    captions = own.read_captions(write(tmp_path, "captions.json", entries), "dev")
+    captions = own.read_captions(write(tmp_path, "captions.json", entries), "val")
     assert list(map(label, captions.image_ids)) == ["a.jpg", "b.jpg", "c.jpg"]
     assert captions.texts == captions.ids == ["two", "one", "three", "four", "five"]
     assert captions.owners.tolist() == [0, 1, 1, 1, 2]

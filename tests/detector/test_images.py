@@ -163,3 +163,5 @@ def test_two_files_of_one_image_are_named(tmp_path):
     (tmp_path / "a.npz").unlink()
     assert file_of(tmp_path, tmp_path / "a.jpg") == tmp_path / "a.jpg.npz"
     assert file_of(tmp_path, tmp_path / "b.jpg") is None
+    (tmp_path / "shot.npz").touch()
+    assert file_of(tmp_path, tmp_path / "shot.2") is None  # another image, not one of the ending ".2"

@@ -119,6 +119,17 @@ ALTERED_SEARCHES = {
     "probabilities of too few blocks": row(probabilities=[[0.5, 0.5]]),
     "probabilities of too many candidates": row(probabilities=[[0.0] * 9 + [1.0]] * 5),
     "a negative number of steps": row(architecture_steps=-1),
+    "steps before they began": lambda values: values["history"][0].update(architecture_steps=3),
+    "no steps after they began": row(architecture_steps=0),
+    "more changes than there are": row(changed=4),
+    "a genotype that stands for longer": row(unchanged_epochs=9),
+    "other costs": row(multiply_adds=1),
+    "figures of another task": row(metrics={"overall": 99.0}),
+    "a warm-up that ended in another epoch": lambda values: (
+        values["config"]["search"].update(warm_up="loss"),
+        values["history"][0].update(image_gain=0.5),
+        values["history"][1].update(architecture_steps=0),
+    ),
     "a row without its changes": lambda values: values["history"][1].pop("changed"),
 }
 

@@ -15,7 +15,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from mmnas.engine.loading import BatchLoader, _InMemory, dismiss_workers
 from mmnas.errors import DataError, MMNasError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, with_shared_memory
 
 CPU = torch.device("cpu")
 
@@ -172,10 +172,6 @@ def test_a_long_path_for_temporary_files_does_no_harm(tmp_path):
 
 @pytest.mark.parametrize("options", ["ro", "size=4k,nr_inodes=1"])
 def test_a_shared_memory_without_space_is_one_line(options):
-    mount = f'mount -t tmpfs -o {options} tmpfs /dev/shm && exec "$@"'
-    prefix = ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, "sh"]
-    if subprocess.run([*prefix, "true"], capture_output=True).returncode:
-        pytest.skip("this system lets nobody mount a file system")
-    done = read_in_process(prefix)
+    done = read_in_process(with_shared_memory(options))
     assert done.stdout.startswith("error: batches cannot be loaded (") and done.stdout.count("\n") == 1
     assert "/dev/shm" in done.stdout and "--NW=0" in done.stdout and "Traceback" not in done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmnas.engine.checkpoint import checkpoints_in, load_checkpoint
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Workplace, with_shared_memory
 from tests.engine.test_distributed import TORCHRUN
 
 MINUTE = 60
@@ -95,16 +95,30 @@ def test_a_dead_worker_stops_the_run_in_one_line(place, long_run):
     assert_checkpoints_intact(place)
 
 
-@pytest.mark.parametrize(("limit", "workers"), [(28, 2), (64, 8)])
-def test_too_few_open_files_end_a_run_in_one_line(place, limit, workers):
+@pytest.mark.parametrize(("limit", "flags"), [(28, ["--NW=2"]), (64, ["--NW=8"]), (28, ["--GPU=cpu,cpu"])])
+def test_too_few_open_files_end_a_run_in_one_line(place, limit, flags):
     def lower():
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 
-    process = place.script(*place.train_flags("x", f"--NW={workers}"), preexec_fn=lower)
+    process = place.script(*place.train_flags("x", *flags), preexec_fn=lower)
     output, _ = process.communicate(timeout=MINUTE)
     assert process.returncode == 2, output
     assert output.count("error: ") == 1 and "Traceback" not in output
-    assert "open files are needed" in output and "ulimit -n" in output and "--NW" in output
+    assert "open files are needed" in output and "ulimit -n" in output
+    assert "--NW" in output or "one device" in output
+
+
+@pytest.mark.parametrize(
+    ("task", "flags", "said"),
+    [("itm", ["--NW=0"], "best on val"), ("itm", ["--NW=1"], "--NW=0"), ("vqa", ["--GPU=cpu,cpu"], "one device")],
+)
+def test_a_full_shared_memory_ends_only_runs_that_need_it(tmp_path, few_images, task, flags, said):
+    place = Workplace(tmp_path, few_images, task)
+    launcher = [*with_shared_memory("size=4k,nr_inodes=1"), sys.executable]
+    process = place.script(*place.train_flags("x", "--MAX_EPOCH=1", *flags), launcher=launcher)
+    output, _ = process.communicate(timeout=MINUTE)
+    assert said in output and "Traceback" not in output
+    assert output.count("error: ") == (process.returncode == 2)
 
 
 def test_a_dead_process_of_a_group_stops_the_others(place, long_run):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import mmnas
+from mmnas.errors import DataError
+from mmnas.predict.inputs import Inputs
 from mmnas.predict.predictions import Failure
 
 TEXTS = ["red ball", "what color is the large cube", "a star above the small ring"]
@@ -58,3 +60,11 @@ def test_what_cannot_be_answered_stops_nothing_else(asked):
     ]
     with pytest.raises(ValueError, match="no words"):
         model.predict(paths[0], "?")
+
+
+def test_features_in_one_file_are_of_one_image(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.ones((2, 8), np.float32), bbox=np.ones((2, 4)), image_h=9, image_w=9)
+    inputs = Inputs(8, (1, 2), None, tmp_path / "a.npz", None, "cpu")
+    assert all(inputs.regions("a.jpg", "a").features.all() for _ in range(2))
+    with pytest.raises(DataError, match=r"a\.npz was read for a\.jpg: name a folder"):
+        inputs.regions("b.jpg", "b")

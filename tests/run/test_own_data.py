@@ -9,6 +9,7 @@ import pytest
 
 from mmnas.__main__ import main as mmnas_main
 from mmnas.engine.checkpoint import load_checkpoint
+from mmnas.predict.ensemble import combine
 from mmnas.predict.samples import read_samples, score_samples
 from mmnas.predict.stored import read_result
 from tests.conftest import ROOT, Workplace
@@ -39,7 +40,7 @@ def test_the_example_is_as_short_as_it_can_be():
 
 
 @pytest.mark.slow
-def test_every_command_of_the_guide(place, run):
+def test_every_command_of_the_guide(place, run, capsys):
     outputs = []
     for command in COMMANDS:
         if command[0] == "mmnas":
@@ -55,6 +56,17 @@ def test_every_command_of_the_guide(place, run):
     rows = place.result("val", "colors")
     assert [row["question_id"] for row in rows] == [f"q{number}" for number in range(40, 50)]
     assert load_checkpoint(place.checkpoint("colors", "epoch1.pkl")).vocabularies["answers"]
+    result = read_result("logs/ckpts/result_val/result_run_colors.json")
+    _, scores = score_samples(result, read_samples(result.config, "val")).headline
+    assert scores.mean() == pytest.approx(result.provenance["summary"]["overall"])
+    changed(place.folder, "questions.json", lambda entry: entry.update(answers=["violet"]))
+    assert mmnas_main(["report", "colors", "--out=report.html"]) == 0
+    assert "colors was scored with other data: overall was" in (place.folder / "report.html").read_text()
+    place.task, flags = "vqa", ("--RUN=val", "--VERSION=colors", "--CKPT_PATH=last", "--DATA_PATH=mine", "--SCORES")
+    assert run(place, *flags).code == 0
+    changed(place.folder, "questions.json", lambda entry: entry.update(answers=["red", "green", "blue"]))
+    combine([result.path, result.path], place.folder / "both.json")
+    assert "result_run_colors.json was scored with other data: overall was" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -119,6 +131,16 @@ def test_a_model_of_another_data_set_is_scored_and_fine_tuned_on_own_data(place,
     assert again.code == 2 and "--DATASET=vqa2 contradicts" in again.output
 
 
+@pytest.mark.slow
+def test_matching_trains_on_the_splits_that_are_named(place, run):
+    place.task = "itm"
+    flags = ["--RUN=train", "--SPLIT=val+test", "--VERSION=x", *place.settings, *DATA, "--NW=0", "--MAX_EPOCH=1"]
+    done = run(place, *flags)
+    assert done.code == 0 and "16 of 41 training samples" in done.output, done.output  # 1 + n % 3 captions each
+    bad = run(place, *[flag.replace("val+test", "more") for flag in flags], "--VERSION=y")
+    assert bad.code == 2 and "has no split 'more'; it has 'train', 'val', 'test'" in bad.output
+
+
 def test_features_that_are_missing_are_asked_for_by_the_name_of_the_image(place, run, tmp_path):
     (tmp_path / "mine/features/photo-05a.jpg.npz").unlink()
     flags = ["--RUN=train", "--VERSION=mine", "--SPLIT=train", *place.settings, *DATA, "--NW=0"]
@@ -132,3 +154,6 @@ def test_check_data_says_what_is_there(place, capsys):
         assert mmnas_main(["check-data", task, *DATA, "--SPLIT=train"]) == 0
         output = capsys.readouterr().out
         assert "verdict: ready to train: no faults, no warnings" in output, output
+        assert mmnas_main(["check-data", task, *DATA, "--SPLIT=train+more"]) == 1
+        output = capsys.readouterr().out
+        assert "has no split 'more'; it has 'train', 'val', 'test'\nverdict: NOT ready" in output, output

@@ -8,6 +8,7 @@ import torch
 
 from mmnas.config import SearchConfig
 from mmnas.engine.distributed import Group
+from mmnas.errors import DataError
 from mmnas.models.cost import Cost
 from mmnas.search.choice import HeldOut, scores_of
 from mmnas.search.limits import Limits
@@ -115,3 +116,9 @@ def test_the_loss_with_other_images_tells_whether_images_are_used():
     assert held_out().image_gain([[1.0]]) == 2
     assert held_out().image_gain([[0.0]]) == 0
     assert held_out().image_gain([[1.0], [0.0]]) == pytest.approx(2 / (1 + 1 + 7 / 3))
+
+
+@pytest.mark.parametrize("weight", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_chooses_nothing(weight):
+    with pytest.raises(DataError, match="held-out part is not finite"):
+        held_out().loss([weight])

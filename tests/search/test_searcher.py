@@ -23,6 +23,10 @@ from tests.stand_in import NoScalars
 TASKS = ("vqa", "vgd", "itm")
 
 
+def best_path(searcher):
+    return searcher.limits.most_probable(searcher.architecture.probabilities())[0]
+
+
 def searcher_of(name, world, folder, resume=False, **overrides):
     """Return the searcher of a task as --RUN=search makes it, two epochs and no workers."""
     place = Workplace(folder, world, name)
@@ -219,7 +223,7 @@ def test_patience_counts_unchanged_epochs_with_architecture_steps(tmp_path, worl
 
 def test_the_prior_survives_until_alphas_learn(tmp_path, world):
     searcher = searcher_of("vqa", world, tmp_path)
-    assert searcher.genotype.take(searcher._best_path()).encoder == (("self_att_64",), ("feed_forward",))
+    assert searcher.genotype.take(best_path(searcher)).encoder == (("self_att_64",), ("feed_forward",))
     np.testing.assert_allclose(searcher.architecture.probabilities()[0], [0.8808, 0.1192], atol=1e-4)
 
 
@@ -369,7 +373,7 @@ def test_the_number_of_blocks_without_parameters_is_limited(tmp_path, few_images
     searcher = searcher_of("vqa", few_images, tmp_path, **SMALL, **overrides, **{"search.max_skip": 1})
     for block, alpha in enumerate(searcher.architecture.alphas):
         alpha.data.copy_(torch.tensor([0.0, 1.0 + block]))  # skipping is likely everywhere, most in the last block
-    found = searcher.genotype.take(searcher._best_path())
+    found = searcher.genotype.take(best_path(searcher))
     assert [*found.encoder, *found.decoder] == [("feed_forward",)] * 4 + [("skip_connect",)]
 
 
