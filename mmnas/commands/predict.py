@@ -91,5 +91,5 @@ def _files(images: list[str]) -> list[str]:
         raise ConfigError("an image has no name: check the quotes and patterns of the command")
     for name in images:
         listed = not name.endswith(".npz") and (Path(name).is_dir() or any(sign in name for sign in "*?["))
-        found += map(str, find_images([name])) if listed else [name]
+        found += map(str, find_images([name], same_names=True)) if listed else [name]
     return found

@@ -150,6 +150,15 @@ def test_a_fault_stops_nothing_else(ask, trained, tmp_path):
     assert any("absent.jpg" in line for line in faults) and any("has no words" in line for line in faults)
 
 
+def test_images_of_one_name_in_two_folders_are_both_asked(ask, trained, tmp_path):
+    image = images_of(trained)[0]
+    for name in ("2020", "2021"):
+        (tmp_path / "album" / name).mkdir(parents=True)
+        (tmp_path / "album" / name / image.name).write_bytes(image.read_bytes())
+    code, lines, _ = ask(trained, "album", "--question", "how many?", "--out", "o")
+    assert code == 0 and len({line["image"] for line in lines}) == len(list(Path("o").iterdir())) == 2
+
+
 def test_an_image_that_cannot_be_drawn_stops_nothing_else(ask, trained, matched, tmp_path):
     """Its features are there, so it gets its answer, and a picture without it."""
     first, second = images_of(trained)[:2]
