@@ -19,14 +19,19 @@ LONGEST = 2000
 """Characters of a message. Its middle is left out first: the file is named at its start, the remedy at its end."""
 
 
-def safe(text: object, longest: int = LONGEST) -> str:
+JOINERS = "\u200c\u200d"
+"""They join or part letters, as in Persian and Hindi, and emoji: pages and pictures keep them."""
+
+
+def safe(text: object, longest: int = LONGEST, kept: str = "") -> str:
     """Return `text` for a terminal or a log: one line, at most `longest` characters, all of them printable.
 
-    Line ends, escape sequences, marks that change the direction of text and halves of characters are escaped.
+    Line ends, escape sequences, marks that change the direction of text and halves of characters are escaped,
+    but not what is in `kept`.
     """
     text = _shortened(str(text), longest)
     if not text.isprintable():
-        letters = (c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+        letters = (c if c.isprintable() or c in kept else c.encode("unicode_escape").decode("ascii") for c in text)
         text = _shortened("".join(letters), longest)
     return text
 

@@ -9,7 +9,7 @@ import pytest
 
 from mmnas.__main__ import main
 from mmnas.engine.logging import start_logging
-from mmnas.errors import LONGEST, ConfigError, DataError, one_line, safe
+from mmnas.errors import JOINERS, LONGEST, ConfigError, DataError, one_line, safe
 from mmnas.run import cli
 from mmnas.tasks import task_named
 from mmnas.tasks.report import Report
@@ -23,6 +23,9 @@ def test_text_is_escaped_once_and_plain_text_of_any_language_stays():
     assert safe(EVIL) == ESCAPED == safe(ESCAPED)
     for text in ("", r"C:\data", "naïve café", "Где мяч?", "猫はどこ？", "أين الكرة"):
         assert safe(text) == text
+    persian = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"  # whose parts a joiner keeps apart
+    assert safe(persian, kept=JOINERS) == persian != safe(persian)
+    assert safe(EVIL, kept=JOINERS) == ESCAPED
 
 
 @pytest.mark.parametrize("text", ["x" * 6_000_000, EVIL * 200_000, "\U000e0001" * 10_000])

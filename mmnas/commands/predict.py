@@ -27,6 +27,8 @@ def add(commands: Any) -> None:
     help_ = 'pairs, one per line: {"image": "a.jpg", "question": "..."}'
     parser.add_argument("--input", type=Path, metavar="FILE.jsonl", help=help_)
     parser.add_argument("--detector", metavar="FILE", help="the detector's weights, in any layout")
+    help_ = "for released weights: the data that they were trained on, which has their words"
+    parser.add_argument("--vocabulary-from", metavar="DIR", help=help_)
     help_ = "features instead of a detector: a folder of .npz files, or a store"
     parser.add_argument("--features", metavar="PATH", help=help_)
     help_ = "where features of images are kept (default: ~/.cache/mmnas)"
@@ -55,7 +57,14 @@ def predict(options: argparse.Namespace) -> int:
     if options.top < 1 or (attention and options.out is None):
         raise ConfigError("--top must be at least 1" if options.top < 1 else "--attention needs --out, a folder")
     parse_devices(options.device)
-    model = load(checkpoints, options.detector, options.device, features=options.features, cache=options.cache)
+    model = load(
+        checkpoints,
+        options.detector,
+        options.device,
+        features=options.features,
+        cache=options.cache,
+        vocabulary_from=options.vocabulary_from,
+    )
     key = text_key(model)
     if given and given != [key]:
         raise ConfigError(f"--{given[0]} is not for a checkpoint of {model.task.name}, which reads --{key}")
@@ -91,5 +100,5 @@ def _files(images: list[str]) -> list[str]:
         raise ConfigError("an image has no name: check the quotes and patterns of the command")
     for name in images:
         listed = not name.endswith(".npz") and (Path(name).is_dir() or any(sign in name for sign in "*?["))
-        found += map(str, find_images([name])) if listed else [name]
+        found += map(str, find_images([name], same_names=True)) if listed else [name]
     return found

@@ -23,19 +23,19 @@ ENDINGS = frozenset(".jpg .jpeg .jpe .png .bmp .gif .tif .tiff .webp .ppm .pgm .
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 
-def find_images(sources: Sequence[PathLike]) -> list[Path]:
+def find_images(sources: Sequence[PathLike], same_names: bool = False) -> list[Path]:
     """Return the image files that names, globs and folders (searched to the bottom) stand for, each once, in order.
 
-    Raises DataError for a source without images, and for two images of one name, whose features would get the
-    same name.
+    Raises DataError for a source without images, and, unless `same_names`, for two images of one name, whose
+    features would get the same name.
     """
-    found: dict[str, Path] = {}
+    found: dict[Path | str, Path] = {}
     for source in sources:
         paths = _files(Path(source))
         if not paths:
             raise DataError(f"no images in {source}; name image files, folders of them or a pattern in quotes")
         for path in paths:
-            other = found.setdefault(path.name, path)
+            other = found.setdefault(path.resolve() if same_names else path.name, path)
             if other.resolve() != path.resolve():
                 raise DataError(f"{other} and {path} have one name, and so would their features; use two folders")
     return list(found.values())

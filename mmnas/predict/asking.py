@@ -13,9 +13,10 @@ from msgspec import Meta, Struct
 from PIL import Image
 
 from mmnas.detector.images import read_image
-from mmnas.errors import ConfigError, DataError
+from mmnas.errors import ConfigError, DataError, one_line
 from mmnas.files import read_utf8, repeated_key, replacing
 from mmnas.predict import pictures
+from mmnas.predict.attention import attentions
 from mmnas.predict.loaded import LoadedModel
 from mmnas.predict.outputs import READERS
 from mmnas.predict.predictions import Failure, Match, Prediction
@@ -71,7 +72,7 @@ class Writer:
             return
         self.say({**result.record(), **({"regions": result.region_records()} if self.regions else {})})
         if self.out is not None:
-            self.save(result.draw(image_of(result.image)), result.image, f"-{number}")
+            self.save(result.draw(self.image_of(result.image)), result.image, f"-{number}")
             self._keep_attention(result, f"-{number}")
 
     def say(self, record: dict[str, Any]) -> None:
@@ -84,6 +85,17 @@ class Writer:
         path = self._path(name, f"{ending}.png")
         with replacing(path) as temporary:
             picture.save(temporary, format="PNG")
+
+    def image_of(self, name: str) -> Image.Image | None:
+        """Return the image of a file, upright and in color; None for features, and for one that cannot be read."""
+        if name.endswith(".npz"):
+            return None
+        try:
+            return Image.fromarray(read_image(Path(name))[..., ::-1])
+        except (DataError, OSError) as exception:
+            failure = Failure(name, "its picture", one_line(exception).removeprefix(f"{name}: "))
+            self.failures += [] if failure in self.failures else [failure]
+            return None
 
     def _path(self, name: str, ending: str) -> Path:
         assert self.out is not None
@@ -100,22 +112,17 @@ class Writer:
 
 
 def draw_block(result: Prediction, block: str) -> Image.Image:
-    """Draw the attention of one block. Raises `ConfigError` for a block without any."""
-    if block not in result.attention:
-        raise ConfigError(f"--block={block} has no attention; those with some: {', '.join(result.attention)}")
+    """Draw the attention of one block."""
     weights = result.attention[block]
     names = {len(result.words): list(result.words)}
     rows, columns = (names.get(count) or [str(number) for number in range(count)] for count in weights.shape[1:])
     return pictures.draw_attention(weights, f"{block}: {result.text}", rows, columns)
 
 
-def image_of(name: str) -> Image.Image | None:
-    """Return the image of a file, upright and in color; None for features."""
-    return None if name.endswith(".npz") else Image.fromarray(read_image(Path(name))[..., ::-1])
-
-
 def ask(model: LoadedModel, pairs: Iterable[Pair], writer: Writer, top: int, attention: bool) -> None:
-    """Write what the model says about each pair."""
+    """Write what the model says about each pair. Raises `ConfigError` where the block to draw has no attention."""
+    if writer.block is not None and writer.block not in (blocks := attentions(model.model)):
+        raise ConfigError(f"--block={writer.block} has no attention; those with some: {', '.join(blocks)}")
     for number, result in enumerate(model.predict_each(pairs, top, attention), start=1):
         writer.add(number, result)
 
@@ -128,16 +135,16 @@ def rank(model: LoadedModel, images: Sequence[str], captions: Sequence[str], wri
             writer.failures.append(result)
         elif isinstance(result, Match):
             found.append(result)
-    for image, best in _ranked(found, images, "image", top):
+    for number, (image, best) in enumerate(_ranked(found, images, "image", top), start=1):
         writer.say({"image": image, "captions": [{"caption": one.text, "score": one.score} for one in best]})
         if writer.out is not None:
-            shown = image_of(image) or Image.new("RGB", (320, 240), "#bbbbbb")
-            writer.save(pictures.draw_captions(shown, image, [(one.text, one.score) for one in best]), image, "")
-    for caption, best in _ranked(found, captions, "text", top):
+            shown, scored = writer.image_of(image) or (320, 240), [(one.text, one.score) for one in best]
+            writer.save(pictures.draw_captions(shown, image, scored), image, f"-{number}")
+    for number, (caption, best) in enumerate(_ranked(found, captions, "text", top), start=1):
         writer.say({"caption": caption, "images": [{"image": one.image, "score": one.score} for one in best]})
         if writer.out is not None:
-            cells = [(image_of(one.image), Path(one.image).name, one.score) for one in best]
-            writer.save(pictures.draw_images(caption, cells), caption, "-images")
+            cells = [(writer.image_of(one.image), Path(one.image).name, one.score) for one in best]
+            writer.save(pictures.draw_images(caption, cells), caption, f"-images-{number}")
 
 
 def _ranked(found: list[Match], names: Sequence[str], key: str, top: int) -> Iterator[tuple[str, list[Match]]]:

@@ -1,34 +1,41 @@
 """What pictures are put together from: blocks of text, bars, boxes with labels, maps. Drawn by Pillow alone."""
 
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageOps, features
 
-from mmnas.errors import safe
+from mmnas.errors import JOINERS, safe
 from mmnas.predict.fonts import font_of, in_fonts
 
 # Okabe and Ito's colors, which color-blind people can tell apart.
 ORANGE, BLUE, GREEN, PINK, BROWN = "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#a6761d"
-PAPER, INK, GRAY, PALE = "#ffffff", "#1a1a1a", "#666666", "#e6e6e6"
+PAPER, INK, GRAY, PALE, EMPTY = "#ffffff", "#1a1a1a", "#666666", "#e6e6e6", "#bbbbbb"
 TITLE, TEXT, SMALL = 20, 15, 13
 """Sizes of letters, in pixels."""
 GAP = 16
+Size = tuple[int, int]
+Canvas = Image.Image | Size
+"""An image, or width and height of one that is not at hand."""
 Box = tuple[float, float, float, float]
 """xyxy pixels of the picture."""
 DrawnBox = tuple[Box, str, str, int]
 """A box, its label, its color and the width of its line."""
 
 
-def fitted(image: Image.Image, largest: tuple[int, int], shortest: int) -> tuple[Image.Image, float]:
+def fitted(image: Canvas, largest: Size, shortest: int) -> tuple[Image.Image, float]:
     """Return an image enlarged or reduced to fit in `largest`, and the factor.
 
     The sides of a long, narrow one may be up to twice as long, until the short one is `shortest`.
     """
-    scale = min(largest[0] / image.width, largest[1] / image.height)
-    scale = max(scale, min(shortest / min(image.size), 2 * scale))
-    width, height = (max(1, round(side * scale)) for side in image.size)
+    sides = image.size if isinstance(image, Image.Image) else image
+    scale = min(most / side for most, side in zip(largest, sides, strict=True))
+    scale = max(scale, min(shortest / min(sides), 2 * scale))
+    width, height = (max(1, round(side * scale)) for side in sides)
+    if not isinstance(image, Image.Image):
+        return Image.new("RGB", (width, height), EMPTY), scale
     return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS), scale
 
 
@@ -93,7 +100,7 @@ def heat_map(weights: np.ndarray, side: int) -> Image.Image:
 
 def block(text: str, width: int, size: int, bold: bool = False, color: str = INK, lines: int = 3) -> Image.Image:
     """Return a text in lines that are at most `width` pixels long; what exceeds their number is left out."""
-    text = safe(text, 600)
+    text = safe(text, 600, JOINERS)
     letters = max(1, len(text))
     while True:
         rows = textwrap.wrap(text, letters, max_lines=lines, placeholder=" …" if letters > 2 else "") or [""]
@@ -105,10 +112,17 @@ def block(text: str, width: int, size: int, bold: bool = False, color: str = INK
     picture = Image.new("RGB", (width, height * len(rows)), PAPER)
     for place, row in enumerate(rows):
         x, y = 0.0, height * place + size  # the line that letters of all fonts stand on
-        for part, font in in_fonts(row, size, bold):
-            ImageDraw.Draw(picture).text((x, y), part, color, font, anchor="ls")
+        parts, direction = in_fonts(row, size, bold), _direction(row)
+        for part, font in parts[::-1] if direction == "rtl" else parts:
+            ImageDraw.Draw(picture).text((x, y), part, color, font, anchor="ls", direction=direction)
             x += font.getlength(part)
     return picture
+
+
+def _direction(row: str) -> str | None:
+    """Return the direction of a line, which is that of its first letter; None where Pillow cannot tell any."""
+    kinds = (kind for kind in map(unicodedata.bidirectional, row) if kind in ("L", "R", "AL"))
+    return ("ltr" if next(kinds, "L") == "L" else "rtl") if features.check("raqm") else None
 
 
 def joined(parts: Sequence[Image.Image], across: bool = False, gap: int = GAP) -> Image.Image:

@@ -3,11 +3,14 @@
 import importlib.util
 import logging
 import subprocess
+import unicodedata
 from functools import cache
 from itertools import groupby
 from pathlib import Path
 
 from PIL import ImageFont
+
+from mmnas.errors import JOINERS
 
 Font = ImageFont.FreeTypeFont
 
@@ -21,8 +24,12 @@ def font_of(size: int, bold: bool = False) -> Font:
 
 def in_fonts(text: str, size: int, bold: bool = False) -> list[tuple[str, Font]]:
     """Return the parts of a text, each with a font that has its letters, as far as one is installed."""
-    parts = groupby(text, key=lambda letter: _path_for(letter, bold))
-    return [("".join(letters), _opened(path, size)) for path, letters in parts]
+    paths: list[str] = []
+    for letter in text:
+        mark = letter in JOINERS or unicodedata.category(letter).startswith("M")  # on the letter before it
+        paths.append(paths[-1] if mark and paths else _path_for(letter, bold))
+    parts = groupby(zip(text, paths, strict=True), key=lambda part: part[1])
+    return [("".join(letter for letter, _ in part), _opened(path, size)) for path, part in parts]
 
 
 @cache

@@ -39,6 +39,7 @@ def complete(
     if vocabulary_from is None:
         raise CheckpointError(
             f"{path} holds released weights without a vocabulary: name the data that they were trained on by "
+            "--vocabulary-from of `mmnas predict`, "
             "--vocabulary-from of `mmnas export`, or vocabulary_from of `mmnas.load`"
         )
     from mmnas.run.cli import parse  # slow to import

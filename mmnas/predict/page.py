@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mmnas.detector.images import read_image
-from mmnas.errors import DataError, safe
+from mmnas.errors import JOINERS, DataError, safe
 from mmnas.search.drawing import GRAY, write_figure
 
 COLORS = ("#2b6cb0", "#c2560a", "#7b4fb0", "#0e8c97", "#b0307a", "#7a6a10")
@@ -43,7 +43,7 @@ def fill(part: str, **values: object) -> Html:
 def _escaped(value: object) -> str:
     if isinstance(value, list):
         return "".join(map(_escaped, value))
-    return value if isinstance(value, Html) else html.escape(safe(value, LONGEST_SHOWN))
+    return value if isinstance(value, Html) else html.escape(safe(value, LONGEST_SHOWN, JOINERS))
 
 
 def curves(title: str, lines: Mapping[int, Sequence[tuple[int, float]]]) -> Html:

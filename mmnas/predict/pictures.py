@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mmnas.predict import drawing
-from mmnas.predict.drawing import BLUE, BROWN, GRAY, GREEN, ORANGE, PALE, PAPER, PINK, SMALL
+from mmnas.predict.drawing import BLUE, BROWN, GRAY, GREEN, ORANGE, PALE, PAPER, PINK, SMALL, Canvas
 
 STRONGEST = 5
 """Regions of an answer, and boxes of an expression, that are drawn."""
@@ -22,7 +22,7 @@ _WIDE = 1.7  # width over height from which on a panel lies below the image
 
 
 def draw_answers(
-    image: Image.Image,
+    image: Canvas,
     question: str,
     answers: Sequence[tuple[str, float]],
     boxes: Boxes = (),
@@ -48,7 +48,7 @@ def draw_answers(
 
 
 def draw_grounding(
-    image: Image.Image, expression: str, boxes: Boxes, scores: Numbers, reference: Numbers = ()
+    image: Canvas, expression: str, boxes: Boxes, scores: Numbers, reference: Numbers = ()
 ) -> Image.Image:
     """Show the best box, the first one, thick and up to four others thin; `reference` (4,) is the true box."""
     picture, scale = drawing.fitted(image, _LARGEST, _SHORTEST)
@@ -63,7 +63,7 @@ def draw_grounding(
 
 
 def draw_captions(
-    image: Image.Image, title: str, captions: Sequence[tuple[str, float]], right: Collection[int] = ()
+    image: Canvas, title: str, captions: Sequence[tuple[str, float]], right: Collection[int] = ()
 ) -> Image.Image:
     """Show an image with captions, best first; `right` are the positions of those that belong to it."""
     picture, _ = drawing.fitted(image, _LARGEST, _SHORTEST)
@@ -100,9 +100,11 @@ def draw_attention(weights: np.ndarray, title: str, queries: Sequence[str], keys
     for place in range(0, len(keys), every):
         name = drawing.block(keys[place], top, SMALL, lines=1).rotate(90, expand=True)
         large.paste(name, (left + place * side + (side - name.width) // 2, 0))
-    heads = [drawing.heat_map(head, max(1, 150 // max(head.shape))) for head in weights]
-    rows = _in_rows(heads, 2 * _PANEL // heads[0].width or 1)
-    note = f"Rows attend to columns: the mean of {len(heads)} heads, and each of them."
+    rows, note = [], "Rows attend to columns."
+    if len(weights) > 1:
+        heads = [drawing.heat_map(head, max(1, 150 // max(head.shape))) for head in weights]
+        rows = _in_rows(heads, 2 * _PANEL // heads[0].width or 1)
+        note = f"Rows attend to columns: the mean of {len(heads)} heads, and each of them."
     return drawing.page(title, [drawing.block(note, _PANEL, SMALL, color=GRAY), large, *rows], _PANEL)
 
 

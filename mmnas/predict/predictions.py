@@ -8,6 +8,7 @@ from PIL import Image
 
 from mmnas.data.features import Regions
 from mmnas.predict import pictures
+from mmnas.predict.drawing import Canvas
 
 Box = tuple[float, float, float, float]
 """xyxy pixels of the image."""
@@ -44,12 +45,12 @@ class Prediction:
     def draw(self, image: Image.Image | None = None) -> Image.Image:
         """Return a picture of the prediction; without an image, on an empty one of its size."""
         height, width = (max(1, int(side)) for side in self.regions.image_size)
-        return self._draw(image or Image.new("RGB", (width, height), "#bbbbbb"))
+        return self._draw(image or (width, height))
 
     def _said(self) -> dict[str, Any]:
         raise NotImplementedError
 
-    def _draw(self, image: Image.Image) -> Image.Image:
+    def _draw(self, image: Canvas) -> Image.Image:
         raise NotImplementedError
 
 
@@ -63,7 +64,7 @@ class Answers(Prediction):
     def _said(self) -> dict[str, Any]:
         return {"answers": [{"answer": answer, "score": score} for answer, score in self.answers]}
 
-    def _draw(self, image: Image.Image) -> Image.Image:
+    def _draw(self, image: Canvas) -> Image.Image:
         return pictures.draw_answers(image, self.text, self.answers, self.regions.boxes, self.region_weights)
 
 
@@ -80,7 +81,7 @@ class Grounding(Prediction):
         best = [{"box": _corners(box), "score": score} for box, score in self.best]
         return {"box": _corners(self.box), "score": self.score, "best": best}
 
-    def _draw(self, image: Image.Image) -> Image.Image:
+    def _draw(self, image: Canvas) -> Image.Image:
         return pictures.draw_grounding(image, self.text, *zip(*self.best, strict=True))
 
 
@@ -94,12 +95,12 @@ class Match(Prediction):
     def _said(self) -> dict[str, Any]:
         return {"score": self.score}
 
-    def _draw(self, image: Image.Image) -> Image.Image:
+    def _draw(self, image: Canvas) -> Image.Image:
         shown = [(self.text, self.score)]
         return pictures.draw_answers(image, self.image, shown, self.regions.boxes, self.region_weights)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Failure:
     """A pair that cannot be answered, and why, in one line."""
 

@@ -14,6 +14,8 @@ EXAMPLES, CONFUSIONS = 6, 10
 FEWEST = 10
 """Images of which an interval is given."""
 SIGNIFICANT = 0.05
+LONG = 30
+"""Letters of a text, beside which no other fits on a phone."""
 
 
 def compare(samples: Samples, scores: dict[int, Scores], names: Sequence[str]) -> list[Html]:
@@ -107,7 +109,8 @@ def _confusions(
         cells = [fill("count", count=sum(version == n for version, _ in where)) for n in scores]
         rows.append(fill("confusion", reference=reference, predicted=predicted, counts=cells))
     heads = [fill("version_head", color=n, version=names[n]) for n in scores]
-    return fill("confusions", versions=heads, rows=rows)
+    long = any(len(text) > LONG for pair in found for text in pair)
+    return fill("confusions", kind="long" if long else "", versions=heads, rows=rows)
 
 
 def _card(index: int, samples: Samples, scores: dict[int, Scores], paths: dict[int, Path]) -> Html:

@@ -93,8 +93,9 @@ def read_result(path: PathLike, data_path: str | None = None) -> StoredResult:
 
     Raises `DataError` when something is missing, damaged or not what the provenance was written for.
     """
-    path, source = Path(path), Path(path).with_suffix(".meta.json")
+    path = Path(path)
     rows = read_json(path, "result", kind=list[Row])
+    source = path.with_suffix(".meta.json")
     provenance = read_json(source, "provenance of a result", kind=dict[str, Any])
     if changed := changed_files(path):
         raise DataError(f"{', '.join(changed)} changed after {source} was written: score again")

@@ -123,8 +123,8 @@ def test_wrong_words_are_told_in_one_line(ask, trained, tmp_path, words, told):
     (tmp_path / "broken.jsonl").write_text('{"image": "a.jpg", "question": "b"}\n{"image": 3}\n')
     (tmp_path / "other.jsonl").write_text('{"image": "a.jpg", "caption": "b"}\n')
     words = [str(images_of(trained)[0]) if word == "IMAGE" else word for word in words]
-    code, _, errors = ask(trained, *words)
-    assert code == 2 and told in errors and "Traceback" not in errors
+    code, lines, errors = ask(trained, *words)
+    assert code == 2 and told in errors and not lines and errors.count("\n") == 1
 
 
 def test_an_answer_imports_nothing_slow(trained):
@@ -148,6 +148,32 @@ def test_a_fault_stops_nothing_else(ask, trained, tmp_path):
     faults = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert len(faults) == 5
     assert any("absent.jpg" in line for line in faults) and any("has no words" in line for line in faults)
+
+
+def test_images_of_one_name_in_two_folders_are_both_asked(ask, trained, tmp_path):
+    image = images_of(trained)[0]
+    for name in ("2020", "2021"):
+        (tmp_path / "album" / name).mkdir(parents=True)
+        (tmp_path / "album" / name / image.name).write_bytes(image.read_bytes())
+    code, lines, _ = ask(trained, "album", "--question", "how many?", "--out", "o")
+    assert code == 0 and len({line["image"] for line in lines}) == len(list(Path("o").iterdir())) == 2
+
+
+def test_an_image_that_cannot_be_drawn_stops_nothing_else(ask, trained, matched, tmp_path):
+    """Its features are there, so it gets its answer, and a picture without it."""
+    first, second = images_of(trained)[:2]
+    (tmp_path / first.name).write_bytes(first.read_bytes()[:2000])
+    words = ["--question", "how many?", "--question", "is it red?", "--out", "o"]
+    code, lines, errors = ask(trained, first.name, f"gone/{second.name}", *words)
+    assert code == 2 and len(lines) == 4 and len(list(Path("o").glob("*.png"))) == 4
+    broken, gone = errors.splitlines()
+    assert broken.startswith(f"error: {first.name}, its picture: ") and gone.startswith(
+        f"error: gone/{second.name}, "
+    )
+    captions = ["a dog " * 20 + end for end in "xy"]
+    code, lines, errors = ask(matched, first.name, *(f"--caption={each}" for each in captions), "--out", "m")
+    assert code == 2 and len(lines) == 3 and errors.count("\n") == 1
+    assert len(list(Path("m").glob("*.png"))) == 3  # long captions that begin alike have a sheet each
 
 
 def test_attention_is_written_and_drawn(ask, trained, tmp_path):

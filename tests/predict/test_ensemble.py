@@ -208,6 +208,13 @@ def test_other_regions_are_refused(scored, copy, tmp_path, capsys):
     assert "has other answers or regions" in line
 
 
+@pytest.mark.parametrize("name", [".", "/", ".."])
+def test_a_folder_in_place_of_a_result_is_one_line(name, scored, tmp_path, capsys):
+    assert main(["ensemble", str(scored.path("vqa_one")), name, str(tmp_path / "new.json")]) == 2
+    shown = capsys.readouterr().err
+    assert "Is a directory" in shown and shown.count("\n") == 1
+
+
 def test_missing_scores_name_the_flag(scored, copy, tmp_path, capsys):
     path = copy("vqa_two")
     meta = read(path, "meta.json")

@@ -3,9 +3,11 @@
 import os
 import subprocess
 
+import numpy as np
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
+from PIL import features
 
 from mmnas.predict import fonts
 from mmnas.predict.drawing import TEXT, block
@@ -47,6 +49,22 @@ def test_each_letter_is_drawn_by_a_font_that_has_it(installed, caplog):
     assert parts == [("a", usual), ("一一", "Square-Regular.ttf"), (" кошка", usual)]
     dark = block("一", 100, TEXT).convert("1", dither=0).histogram()[0]
     assert dark == pytest.approx(TEXT * TEXT, rel=0.15) and not caplog.records
+
+
+def test_marks_and_joiners_stay_with_their_letter(installed, caplog):
+    parts = fonts.in_fonts("\u4e00\ufe0f\u200d\u4e00\u0301a\u0301", TEXT)
+    assert [text for text, _ in parts] == ["\u4e00\ufe0f\u200d\u4e00\u0301", "a\u0301"] and not caplog.records
+
+
+@pytest.mark.skipif(not features.check("raqm"), reason="Pillow without raqm knows no direction")
+@pytest.mark.parametrize(
+    ("text", "left"), [("\u05d0\u05d1\u05d2 \u4e00", True), ("a \u05d0\u05d1\u05d2 \u4e00", False)]
+)
+def test_the_first_letter_tells_from_where_a_line_of_two_fonts_is_read(installed, text, left):
+    """The square that ends the line is at its left where it begins with Hebrew."""
+    dark = np.asarray(block(text, 200, TEXT).convert("L")) < 128
+    columns, square = (np.flatnonzero(dark.sum(axis=0) >= height) for height in (1, TEXT - 2))
+    assert len(square) >= TEXT - 2 and (square.mean() < columns.mean()) == left
 
 
 def test_letters_of_no_font_are_said_once(installed, caplog):

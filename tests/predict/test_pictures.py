@@ -33,6 +33,11 @@ def test_every_picture_is_drawn_for_images_of_every_size(size):
         assert picture.mode == "RGB" and 300 < picture.width < 2000 and 60 < picture.height < 1700, picture.size
 
 
+def test_an_image_that_is_not_at_hand_takes_no_memory_of_its_size():
+    for size in [(999_999, 999_999), (999_999, 1)]:
+        assert max(draw_grounding(size, "it", [[0, 0, *size]], [0.5]).size) < 2000
+
+
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text[:8]))
 def test_every_text_is_drawn_and_fits(text):
     picture = draw_answers(gray(), text, [(text, 0.4)] * 5, [[0, 0, 9, 9]], [1.0])
@@ -98,5 +103,7 @@ def test_a_map_of_attention_is_darkest_where_it_is_largest():
     weights[:, 1, 2] = 0.7
     picture = draw_attention(weights, "decoder.0", ["a", "b", "c"], ["d", "e", "f", "g"])
     assert count(picture, drawing.BLUE) > 3 * 20 * 20
+    one = draw_attention(weights[:1], "decoder.0", ["a", "b", "c"], ["d", "e", "f", "g"])
+    assert one.height < picture.height  # a single head is its own mean
     large = draw_attention(np.full((8, 100, 100), 0.01), "decoder.0", ["9"] * 100, ["9"] * 100)
     assert large.width < 1000 and large.height < 1400

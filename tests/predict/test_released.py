@@ -66,11 +66,15 @@ def test_the_task_and_the_size_are_told_from_the_weights(task, place):
     assert checkpoint.vocabularies["tokens"][:3] == ["PAD", "UNK", "CLS"]
 
 
-def test_released_weights_are_loaded_with_the_words_of_their_data(place, tmp_path):
+def test_released_weights_are_loaded_with_the_words_of_their_data(place, tmp_path, capsys):
     data = tmp_path / "data"
     shutil.copytree(place.data / "itm", data / "itm")  # no features are needed
     path = write_released(place.folder / "released.pkl", "itm", data)
     model = mmnas.load(path, vocabulary_from=data)
+    image = next((place.data / "flickr_rois_resnet101_fix36").iterdir())
+    words = [str(image), "--caption", "a red ball", "--ckpt", str(path), "--vocabulary-from", str(data)]
+    assert main(["predict", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["score"] == model.predict(image, "a red ball")[0].score
     shutil.rmtree(data)
     features, boxes = np.ones((3, 2048), np.float32), np.array([[0, 0, 9, 9]] * 3, np.float32)
     assert model(["a red ball"], [features], [boxes], [(10, 10)]).shape == (1, 1)

@@ -217,21 +217,43 @@ def test_it_opens_on_a_phone_and_on_a_desk(report, width):
         assert len(image.convert("RGB").resize((200, 200)).getcolors(40000)) > 100  # it is not blank
 
 
+def measured(path):
+    """Return how many pictures are broken, and how wide page and tables are on a phone."""
+    frame = path.with_name("measuring.html")
+    script = (
+        "onload = () => { const page = document.querySelector('iframe').contentDocument; document.title = [..."
+        "page.images].filter(i => !i.naturalWidth && i.loading != 'lazy').length + ' ' + Math.max(...[..."
+        "page.querySelectorAll('html, .scroll')].map(e => e.scrollWidth)); document.body.append(document.title) }"
+    )
+    page = f'<iframe src="{path.name}" width="390" height="900"></iframe>'
+    frame.write_text(f"<body>{page}<script>{script}</script>")
+    shown = in_chromium(frame, "--allow-file-access-from-files", "--virtual-time-budget=9000", "--dump-dom").stdout
+    return tuple(map(int, re.search(r"<title>(\d+) (\d+)</title>", shown).groups()))
+
+
 @in_browser
 @pytest.mark.slow
 def test_nothing_is_wider_than_a_phone_and_all_pictures_load(report):
-    """A page around it, which has a script, measures it."""
-    frame = report[0].with_name("measuring.html")
-    script = (
-        "onload = () => { const page = document.querySelector('iframe').contentDocument; document.title = [..."
-        "page.images].filter(i => !i.naturalWidth && i.loading != 'lazy').length + ' ' + "
-        "page.documentElement.scrollWidth; document.body.append(document.title) }"
-    )
-    page = f'<iframe src="{report[0].name}" width="390" height="900"></iframe>'
-    frame.write_text(f"<body>{page}<script>{script}</script>")
-    shown = in_chromium(frame, "--allow-file-access-from-files", "--virtual-time-budget=9000", "--dump-dom").stdout
-    broken, width = re.search(r"<title>(\d+) (\d+)</title>", shown).groups()
-    assert int(broken) == 0 and int(width) <= 390
+    broken, width = measured(report[0])
+    assert broken == 0 and width <= 390
+
+
+@in_browser
+@pytest.mark.slow
+def test_long_words_make_nothing_wider_than_a_phone(scored, reports, tmp_path):
+    """Three versions, one of a long name, with endless words as questions, answers and types of questions."""
+    (tmp_path / ("x" * 99)).symlink_to(scored.logs)
+    data = tmp_path / "data"
+    shutil.copytree(scored.world / "vqa", data / "vqa")
+    for path in (data / "vqa").glob("*_val2014_*.json"):
+        text = re.sub(
+            r'"(question|multiple_choice_answer|question_type)": "', r"\g<0>" + "w" * 300, path.read_text()
+        )
+        path.write_text(text)
+    versions = ["vqa_one", "vqa_two", str(tmp_path / ("x" * 99) / "vqa_one")]
+    write_report(versions, reports / "long.html", scored.logs, data_path=str(data))
+    assert "w" * 300 in (reports / "long.html").read_text()
+    assert measured(reports / "long.html")[1] <= 390
 
 
 @in_browser

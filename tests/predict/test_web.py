@@ -143,6 +143,7 @@ def test_the_page_in_a_browser(server, image, tmp_path):
         said = browser.wait("document.querySelector('#answers figcaption')?.textContent")
         (expected,) = ask(server, image[0].read_bytes(), texts="what color is the ball")
         answers = expected["said"]["answers"]
+        assert browser.run("document.querySelector('#answers figure b').textContent") == "what color is the ball"
         assert said == ", ".join(f"{each['answer']} {each['score']:.2f}" for each in answers)
         assert browser.run("document.querySelector('#answers .error').textContent") == "?: the text has no words"
         browser.wait("document.querySelector('#answers img').naturalWidth > 300")
