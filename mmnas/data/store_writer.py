@@ -26,7 +26,7 @@ from mmnas.data.feature_files import FeatureFile, count_files, feature_files
 from mmnas.data.features import MAX_REGIONS, WIDTHS, Regions, add_file, read_npz
 from mmnas.data.made_by import one_maker
 from mmnas.data.store import BOXES, ENTRY, FEATURES, HEADER, INDEX, FeatureStore, Header, checksum, damaged
-from mmnas.errors import ConfigError, DataError
+from mmnas.errors import ConfigError, DataError, safe
 from mmnas.files import PathLike, remove_temporaries, write_json
 from mmnas.schema import require_one_of
 
@@ -55,7 +55,7 @@ def pack(
         if not writer.header.finished:
             total = None if None in counts else sum(filter(None, counts))
             files = (file for path in paths for file in feature_files(path))
-            for file in tqdm(files, writer.path.name, total, **_PROGRESS):
+            for file in tqdm(files, safe(writer.path.name), total, **_PROGRESS):
                 writer.add(file)
             writer.commit(finished=True)
         return writer.header, writer.header.images - before
