@@ -69,6 +69,8 @@ def describe_misfit(exception: Exception) -> str:
     """Return the message, msgspec's with the path first: "questions[3].image_id: expected int, got str"."""
     text, _, path = str(exception).partition(" - at `")
     text = text.replace("`", "")
+    if "matching regex" in text:  # only `Text` has one
+        text = "expected text without control characters"
     path = path.rstrip("`").removeprefix("$").lstrip(".")
     return f"{path}: {text[:1].lower()}{text[1:]}" if path else text
 

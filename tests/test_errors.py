@@ -8,7 +8,7 @@ import os
 import pytest
 
 from mmnas.__main__ import main
-from mmnas.engine.logging import start_logging
+from mmnas.engine.logging import progress, start_logging
 from mmnas.errors import JOINERS, LONGEST, ConfigError, DataError, one_line, safe
 from mmnas.run import cli
 from mmnas.tasks import task_named
@@ -80,6 +80,11 @@ def test_the_log_and_the_terminal(tmp_path, capsys):
     first, second = capsys.readouterr().err.splitlines()
     assert first == f"f holds {ESCAPED}" and len(second) < 10**5
     assert f"WARNING f holds {ESCAPED}\n" in file.read_text(encoding="utf-8")
+
+
+def test_a_progress_bar_named_after_a_split():
+    with progress([], EVIL, 0) as bar:
+        assert bar.desc.startswith(ESCAPED)
 
 
 def test_what_check_data_reports():

@@ -103,5 +103,6 @@ def test_paths_reach_the_terminal_as_printable_lines(tmp_path, monkeypatch, caps
     assert main(["make-world", "b", "--images=20"]) == 0
     features = "b/coco_extract/val2014"
     assert main(["pack-features", features, f"{evil}.features"]) == 0
-    shown = capsys.readouterr().out
-    assert shown.count("\n") == 3 and all(line.isprintable() for line in shown.splitlines())
+    shown = capsys.readouterr()
+    assert shown.out.count("\n") == 3 and all(line.isprintable() for line in shown.out.splitlines())
+    assert all(line.isprintable() for line in shown.err.replace("\r", "\n").split("\n"))  # the progress

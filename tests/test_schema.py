@@ -119,6 +119,9 @@ def test_msgspecs_own_message_with_the_path_first():
     with pytest.raises(msgspec.ValidationError) as caught:
         msgspec.json.decode(b'{"name": "a", "inner": {"width": "x"}}', type=Outer)
     assert describe_misfit(caught.value) == "inner.width: expected int, got str"
+    with pytest.raises(msgspec.ValidationError) as caught:
+        msgspec.json.decode(b'["a\\n"]', type=list[Text])
+    assert describe_misfit(caught.value) == "[0]: expected text without control characters"
 
 
 @pytest.mark.parametrize("value", ["x" * 10**6, [[[[1]]]] * 10**5, 10**4000, {"a": "\n" * 1000}])

@@ -1,7 +1,7 @@
 """Packing region features into a feature store, and checking a store.
 
-Images are appended to the data files. Every few hundred images the files are flushed to the disk and `store.json`
-is replaced by one that counts them; an interrupted run resumes there.
+Images are appended to the data files. Every few hundred images, and every minute, the files are flushed to the disk
+and `store.json` is replaced by one that counts them; an interrupted run resumes there.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 import zlib
 from collections.abc import Sequence
 from io import FileIO
@@ -25,12 +26,12 @@ from mmnas.data.feature_files import FeatureFile, count_files, feature_files
 from mmnas.data.features import MAX_REGIONS, WIDTHS, Regions, add_file, read_npz
 from mmnas.data.made_by import one_maker
 from mmnas.data.store import BOXES, ENTRY, FEATURES, HEADER, INDEX, FeatureStore, Header, checksum, damaged
-from mmnas.errors import ConfigError, DataError
+from mmnas.errors import ConfigError, DataError, safe
 from mmnas.files import PathLike, remove_temporaries, write_json
 from mmnas.schema import require_one_of
 
 DTYPES = ("float32", "float16")
-_COMMIT_IMAGES = 256
+_COMMIT_IMAGES, _COMMIT_SECONDS = 256, 60  # whichever comes first: a detector may take seconds for an image
 _PROGRESS: dict[str, Any] = {"unit": " images", "mininterval": 1.0, "dynamic_ncols": True}
 
 
@@ -54,7 +55,7 @@ def pack(
         if not writer.header.finished:
             total = None if None in counts else sum(filter(None, counts))
             files = (file for path in paths for file in feature_files(path))
-            for file in tqdm(files, writer.path.name, total, **_PROGRESS):
+            for file in tqdm(files, safe(writer.path.name), total, **_PROGRESS):
                 writer.add(file)
             writer.commit(finished=True)
         return writer.header, writer.header.images - before
@@ -90,6 +91,7 @@ class StoreWriter:
     def __init__(self, path: Path, wanted: Header) -> None:
         self.path, self.header = path, wanted
         self._names: dict[int, str] = {}  # image id -> its file, of those met in this run
+        self._due = time.monotonic() + _COMMIT_SECONDS
         self._begin()
         self._files = {name: FileIO(path / name, "a") for name in wanted.file_sizes()}
         try:
@@ -158,7 +160,7 @@ class StoreWriter:
         images, regions = self.header.images + 1, self.header.regions + len(image.boxes)
         index = zlib.crc32(entry.data, self.header.checksum)
         self.header = replace(self.header, images=images, regions=regions, checksum=index)
-        if self.header.images % _COMMIT_IMAGES == 0:
+        if self.header.images % _COMMIT_IMAGES == 0 or time.monotonic() > self._due:
             self.commit()
 
     def commit(self, finished: bool = False) -> None:
@@ -167,6 +169,7 @@ class StoreWriter:
         for file in self._files.values():
             os.fsync(file)
         write_json(self.path / HEADER, msgspec.to_builtins(self.header), indent=1)
+        self._due = time.monotonic() + _COMMIT_SECONDS
 
     def _close(self) -> None:
         for file in self._files.values():

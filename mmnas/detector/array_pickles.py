@@ -14,7 +14,7 @@ class _Dtype:
     """A type of numbers, by its short name."""
 
     def __init__(self, name: Any, *_: Any) -> None:
-        self.name = name
+        self.name, self.order = name, "<"
 
     def __setstate__(self, state: Any) -> None:
         self.order = state[1] if isinstance(state, tuple) and len(state) > 1 else "<"
@@ -30,14 +30,12 @@ class PickledArray:
         self.state = state
 
     def array(self) -> np.ndarray:
-        """Return a float32 copy. Raises ValueError where the shape, the type and the bytes do not fit."""
-        if not isinstance(self.state, tuple) or len(self.state) != 5:
-            raise ValueError("an array has no content")
+        """Return a float32 copy. Raises an exception of any kind where shape, type and bytes do not fit."""
         _, shape, dtype, columns_first, data = self.state
         sides = isinstance(shape, tuple) and all(type(side) is int and 0 <= side < 2**31 for side in shape)
-        if not sides or len(shape) > 8 or not isinstance(data, bytes) or not isinstance(dtype, _Dtype):
+        if not sides or len(shape) > 8 or not isinstance(data, (bytes, bytearray)) or not isinstance(dtype, _Dtype):
             raise ValueError("an array is damaged")
-        if dtype.name not in ("f2", "f4", "f8", "i8") or getattr(dtype, "order", "<") != "<":
+        if dtype.name not in ("f2", "f4", "f8", "i8") or dtype.order != "<":
             return np.zeros(0, np.float32)  # counters and the like, which the network does not have
         values = np.frombuffer(data, f"<{dtype.name}")
         if math.prod(shape) != len(values):
@@ -48,15 +46,8 @@ class PickledArray:
 def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any = "C") -> PickledArray:
     """Do what pickles of protocol 5 ask of NumPy."""
     array = PickledArray()
-    array.state = (1, shape, dtype, order == "F", bytes(data) if isinstance(data, (bytes, bytearray)) else None)
+    array.state = (1, shape, dtype, order == "F", data)
     return array
-
-
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """Do what pickles of protocol 2 ask of `_codecs.encode` for their bytes."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise ValueError("bytes are damaged")
-    return text.encode("latin1")
 
 
 ARRAY_CLASSES: dict[str, Callable[..., Any]] = {
@@ -66,5 +57,5 @@ ARRAY_CLASSES: dict[str, Callable[..., Any]] = {
     "numpy._core.multiarray._reconstruct": PickledArray,
     "numpy.core.numeric._frombuffer": _frombuffer,
     "numpy._core.numeric._frombuffer": _frombuffer,
-    "_codecs.encode": _encode,
+    "_codecs.encode": lambda text, _="latin1": str.encode(text, "latin1"),  # of protocol 2, for bytes
 }

@@ -1,7 +1,10 @@
 """Region features of many images, written one by one, so that an interrupted run can go on."""
 
+import multiprocessing
+import os
 import re
 import signal
+import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -11,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.multiprocessing
 from tqdm import tqdm
 
-from mmnas.data.features import MAX_REGIONS, load_arrays, open_npz
+from mmnas.data.features import MAX_REGIONS, Regions, check_regions, load_arrays, open_npz
 from mmnas.data.made_by import Choice, MadeBy
 from mmnas.detector.images import file_of, read_image
 from mmnas.detector.network import Detector
@@ -23,8 +25,8 @@ from mmnas.detector.weights import read_weights
 from mmnas.detector.writers import STORE_ENDING, Writer, open_writer
 from mmnas.errors import ConfigError, DataError
 
-# Features of the published weights on photographs: mean 0.50 to 0.84, and 24 to 39 % zeros, on ten real images.
-_USUAL_MEAN, _USUAL_ZEROS = (0.3, 1.2), (0.15, 0.6)
+# Mean and share of zeros of features; with the published weights, 0.50 to 0.84 and 0.24 to 0.39 on ten real images.
+_USUAL_LEAST, _USUAL_MOST = (0.3, 0.15), (1.2, 0.6)
 
 
 @dataclass
@@ -44,16 +46,12 @@ class Outcome:
 
     def unusual(self) -> str | None:
         """Return a warning where the features are unlike those of the published weights on photographs."""
-        mean, zeros = self.sums[1:] / max(self.sums[0], 1)
-        if (
-            not self.sums[0]
-            or _USUAL_MEAN[0] <= mean <= _USUAL_MEAN[1]
-            and _USUAL_ZEROS[0] <= zeros <= _USUAL_ZEROS[1]
-        ):
+        found = self.sums[1:] / max(self.sums[0], 1)
+        if not self.sums[0] or ((found >= _USUAL_LEAST) & (found <= _USUAL_MOST)).all():
             return None
         return (
-            f"the features have a mean of {mean:.2f} and {zeros:.0%} zeros; with the published weights, those of "
-            "photographs mostly have 0.5 to 0.8 and 24% to 39%: are these the published weights, and photographs?"
+            f"the features have a mean of {found[0]:.2f} and {found[1]:.0%} zeros, but with the published weights, "
+            "those of photographs have mostly 0.5 to 0.8 and 24% to 39%: are these those weights, and photographs?"
         )
 
 
@@ -80,9 +78,9 @@ def extract(job: Job, devices: Sequence[torch.device]) -> Outcome:
     if len(devices) == 1:
         return _extract_part(job, devices[0], 0, parts[0])
     threads = max(1, torch.get_num_threads() // len(devices))
-    context = torch.multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("spawn")
     outcome = Outcome()
-    with ProcessPoolExecutor(len(devices), context, torch.set_num_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(len(devices), context, _begin_process, (threads,)) as pool:
         try:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # in all processes: this one alone answers it
             results = pool.map(partial(_extract_part, job), devices, range(len(devices)), parts)
@@ -92,10 +90,20 @@ def extract(job: Job, devices: Sequence[torch.device]) -> Outcome:
         except BrokenProcessPool:
             raise DataError("a process died, perhaps for want of memory; run again to go on") from None
         except KeyboardInterrupt:
-            for process in torch.multiprocessing.active_children():
+            for process in multiprocessing.active_children():
                 process.terminate()
             raise
     return outcome
+
+
+def _begin_process(threads: int) -> None:
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()  # type: ignore[union-attr]  # this process is a child
+    os._exit(1)
 
 
 def _extract_part(job: Job, device: torch.device, position: int, images: Sequence[Path]) -> Outcome:
@@ -139,13 +147,10 @@ def read_boxes(folder: Path, image: Path, shape: tuple[int, ...]) -> np.ndarray:
         raise DataError(f"no boxes: {folder / image.name}.npz not found")
     with open_npz(path) as file:
         (boxes,), _ = load_arrays(path, ("bbox",), MAX_REGIONS * 4 * 8, file)
-    if boxes.dtype.kind not in "iuf" or boxes.ndim != 2 or boxes.shape[1] != 4 or not 0 < len(boxes) <= MAX_REGIONS:
+    if boxes.ndim != 2 or not 0 < len(boxes) <= MAX_REGIONS:
         raise DataError(f"{path}: bbox is {boxes.dtype} {boxes.shape}, expected numbers (K, 4)")
-    height, width = shape[:2]
-    inside = (boxes >= -1) & (boxes <= np.array([width, height, width, height]) + 1)
-    if not inside.all() or (boxes[:, 2:] < boxes[:, :2]).any():
-        raise DataError(f"{path}: a box leaves the image of {width} x {height} pixels, or is inverted")
-    return boxes
+    given = Regions(np.zeros((len(boxes), 1)), boxes, np.array(shape[:2]))
+    return check_regions(given, "bbox", path).boxes
 
 
 def parse_devices(text: str) -> list[torch.device]:

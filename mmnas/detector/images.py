@@ -5,6 +5,7 @@ out, 16 bits cut to 8. Of an animation, the first picture is taken.
 """
 
 import glob
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,28 +30,28 @@ def find_images(sources: Sequence[PathLike], same_names: bool = False) -> list[P
     Raises DataError for a source without images, and, unless `same_names`, for two images of one name, whose
     features would get the same name.
     """
-    found: dict[Path | str, Path] = {}
+    found: dict[str, Path] = {}
     for source in sources:
         paths = _files(Path(source))
         if not paths:
             raise DataError(f"no images in {source}; name image files, folders of them or a pattern in quotes")
         for path in paths:
-            other = found.setdefault(path.resolve() if same_names else path.name, path)
-            if other.resolve() != path.resolve():
+            other = found.setdefault(os.path.realpath(path) if same_names else path.name, path)
+            if os.path.realpath(other) != os.path.realpath(path):
                 raise DataError(f"{other} and {path} have one name, and so would their features; use two folders")
     return list(found.values())
 
 
 def _files(source: Path) -> list[Path]:
-    if source.is_dir():
-        inside = (path for path in source.rglob("*") if path.suffix.lower() in ENDINGS)
-        return sorted(path for path in inside if path.is_file() and not path.name.startswith("."))
-    if source.exists() or not glob.has_magic(str(source)):
-        return [source]  # a missing file is listed with those that cannot be read
-    start = next(number for number, part in enumerate(source.parts) if glob.has_magic(part))
-    try:  # unlike `glob.glob`, this follows no links to folders, which may lead back
-        found = Path(*source.parts[:start]).glob("/".join(source.parts[start:]))
-        return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+    try:
+        if os.path.isdir(source):
+            found = (path for path in source.rglob("*") if path.suffix.lower() in ENDINGS)
+        elif os.path.lexists(source) or not glob.has_magic(str(source)):
+            return [source]  # a missing file is listed with those that cannot be read
+        else:  # unlike `glob.glob`, this follows no links to folders, which may lead back
+            start = next(number for number, part in enumerate(source.parts) if glob.has_magic(part))
+            found = Path(*source.parts[:start]).glob("/".join(source.parts[start:]))
+        return sorted(path for path in found if not os.path.isdir(path) and not path.name.startswith("."))
     except ValueError as exception:
         raise DataError(f"{source} is not a pattern ({exception})") from None
 

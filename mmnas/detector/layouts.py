@@ -6,7 +6,7 @@ foreground's, and order anchors by size first.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -29,6 +29,11 @@ _CAFFE_HEADS = {
 }
 _CAFFE_STAGE = re.compile(r"(res|bn|scale)([2-5])(?:([abc])|b(\d{1,2}))_branch(1|2a|2b|2c)")
 _CAFFE_BRANCHES = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
+_CAFFE_PARTS = {
+    "res": ("weight",),
+    "bn": ("norm.running_mean", "norm.running_var"),
+    "scale": ("norm.weight", "norm.bias"),
+}
 _CAFFE_STEM = {"conv1": "res", "bn_conv1": "bn", "scale_conv1": "scale"}
 _AIRSPLAY_NAMES = {"cls_embedding": "cls_embed", "fc_attr": "attr_linear1", "attr_score": "attr_linear2"}
 _BACKGROUND_LAST = ("cls_score.", "cls_embedding.", "attr_score.")
@@ -41,48 +46,39 @@ def from_caffe(layers: Mapping[str, Blobs]) -> dict[str, Tensor]:
 
     Raises ValueError for a layer with the wrong number of blobs.
     """
-    weights: dict[str, np.ndarray] = {}
+    weights: dict[str, Tensor] = {}
     for name, blobs in layers.items():
-        if name in _CAFFE_HEADS:
-            weights |= _named(_CAFFE_HEADS[name], ("weight", "bias"), blobs)
-        elif (layer := _caffe_layer(name)) is not None:
-            kind, ours = layer
-            weights |= _CAFFE_KINDS[kind](ours, blobs)
-    return {name: torch.from_numpy(np.array(values)) for name, values in weights.items()}
+        if (found := _caffe_layer(name)) is not None:
+            layer, parts = found
+            if parts == _CAFFE_PARTS["bn"]:
+                blobs = _divided(name, blobs)
+            if len(blobs) > len(parts):
+                raise ValueError(f"the layer {name} has {len(blobs)} blobs")
+            for part, blob in zip(parts, blobs, strict=False):
+                weights[f"{layer}.{part}"] = torch.from_numpy(np.array(blob))
+    return weights
 
 
-def _caffe_layer(name: str) -> tuple[str, str] | None:
-    """Return kind (res, bn or scale) and our layer of a Caffe layer of the ResNet, else None."""
+def _caffe_layer(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """Return our name of a Caffe layer and those of its blobs, or None for a layer that is not used."""
+    if name in _CAFFE_HEADS:
+        return _CAFFE_HEADS[name], ("weight", "bias")
     if name in _CAFFE_STEM:
-        return _CAFFE_STEM[name], "backbone.stem.conv1"
+        return "backbone.stem.conv1", _CAFFE_PARTS[_CAFFE_STEM[name]]
     if (match := _CAFFE_STAGE.fullmatch(name)) is None:
         return None
     kind, stage, letter, number, branch = match.groups()
     block = int(number) if number else "abc".index(letter)
     part = "roi_heads" if stage == "5" else "backbone"
-    return kind, f"{part}.res{stage}.{block}.{_CAFFE_BRANCHES[branch]}"
+    return f"{part}.res{stage}.{block}.{_CAFFE_BRANCHES[branch]}", _CAFFE_PARTS[kind]
 
 
-def _named(layer: str, parts: tuple[str, ...], blobs: Blobs) -> dict[str, np.ndarray]:
-    if len(blobs) > len(parts):
-        raise ValueError(f"the layer of {layer} has {len(blobs)} blobs")
-    return {f"{layer}.{part}": blob for part, blob in zip(parts, blobs, strict=False)}
-
-
-def _caffe_norm(layer: str, blobs: Blobs) -> dict[str, np.ndarray]:
-    """Return mean and variance; both are sums, and the third blob is what to divide them by."""
+def _divided(name: str, blobs: Blobs) -> Blobs:
+    """Return mean and variance of a norm: in the file both are sums, to be divided by the third blob."""
     if len(blobs) != 3 or blobs[2].size != 1:
-        raise ValueError(f"the norm of {layer} has not a mean, a variance and a factor")
+        raise ValueError(f"the norm {name} has not a mean, a variance and a factor")
     factor = blobs[2].reshape(())
-    sums = [blob / factor if factor else np.zeros_like(blob) for blob in blobs[:2]]
-    return _named(f"{layer}.norm", ("running_mean", "running_var"), sums)
-
-
-_CAFFE_KINDS: dict[str, Callable[[str, Blobs], dict[str, np.ndarray]]] = {
-    "res": lambda layer, blobs: _named(layer, ("weight",), blobs),
-    "bn": _caffe_norm,
-    "scale": lambda layer, blobs: _named(f"{layer}.norm", ("weight", "bias"), blobs),
-}
+    return [blob / factor if factor else np.zeros_like(blob) for blob in blobs[:2]]
 
 
 def is_airsplay(weights: Mapping[str, Tensor]) -> bool:
@@ -101,21 +97,15 @@ def from_airsplay(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         head = name.removeprefix(f"{_HEADS}.")
         if head.startswith(_BACKGROUND_LAST):
             value = value.roll(1, dims=0)
-        elif name.startswith(f"{_RPN}.objectness_logits"):
-            value = _rows(value, 12)[order]
-            value = torch.cat([torch.zeros_like(value), value])  # (24, ...): the background's logits are 0
-        elif name.startswith(f"{_RPN}.anchor_deltas"):
-            value = _rows(value, 48).unflatten(0, (12, 4))[order].flatten(0, 1)
+        elif name.startswith((f"{_RPN}.objectness_logits", f"{_RPN}.anchor_deltas")):
+            per_anchor = 4 if "deltas" in name else 1
+            value = value.unflatten(0, (12, per_anchor))[order].flatten(0, 1)
+            if per_anchor == 1:
+                value = torch.cat([torch.zeros_like(value), value])  # (24, ...): the background's logits are 0
         layer, _, part = head.rpartition(".")
         result[f"{_HEADS}.{_AIRSPLAY_NAMES[layer]}.{part}" if layer in _AIRSPLAY_NAMES else name] = value
     result[ANCHORS] = cell_anchors()
     return result
-
-
-def _rows(value: Tensor, rows: int) -> Tensor:
-    if value.ndim == 0 or len(value) != rows:
-        raise ValueError(f"the region proposals have weights of shape {tuple(value.shape)}, expected {rows} rows")
-    return value
 
 
 def _anchor_order(theirs: Tensor) -> list[int]:

@@ -30,7 +30,6 @@ from mmnas.files import PathLike, replacing
 
 _DIGEST = "mmnas_detector"  # the one key of the header: with two, their order would vary
 _LARGEST_FILE = 4 * 2**30
-_LONGEST_REASON = 300
 _ZIP, _OLD_TORCH, _PICKLE = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19", b"\x80"
 _SMALLEST_ANCHOR = 64  # the largest anchor's side is 16 times that of the published model's smallest
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -63,11 +62,10 @@ def read_weights(path: PathLike) -> DetectorWeights:
     except DataError:
         raise
     except ValueError as exception:
-        reason = str(exception).encode("unicode_escape").decode()[:_LONGEST_REASON]
-        raise DataError(f"{path} is not a usable detector: {reason}") from None
+        raise DataError(f"{path} is not a usable detector: {exception}") from None
     except Exception as exception:  # torch and others raise many kinds for damaged bytes
-        reason = type(exception).__name__
-        raise DataError(f"{path} is not a detector, or truncated ({reason}); copy it again") from None
+        kind = type(exception).__name__
+        raise DataError(f"{path} is not a detector, or truncated ({kind}); copy it again") from None
     if digest not in (None, weights.digest):
         raise DataError(f"{path} is damaged: its weights do not have the digest in its header; convert it again")
     return weights

@@ -1,5 +1,6 @@
 """Where extracted regions go: a folder of npz files, or a feature store; both say what made them."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from mmnas.errors import DataError
 from mmnas.files import replacing, write_json
 
 STORE_ENDING = ".features"
+_LONGEST_NAME = 230  # bytes of an image's file name; file systems take 255, and .npz and more is added
 
 
 class NpzWriter:
@@ -36,17 +38,16 @@ class NpzWriter:
 
     def __contains__(self, name: str) -> bool:
         """Whether the image file of that name is done."""
-        return self._path(name).is_file()
-
-    def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.npz"
+        return os.path.isfile(self._folder / f"{name}.npz")
 
     def add(self, name: str, regions: DetectedRegions) -> None:
         """Write one file, or leave nothing; classes and attributes (0-based) stand beside the boxes."""
+        if len(os.fsencode(name)) > _LONGEST_NAME:
+            raise DataError(f"its name has more than {_LONGEST_NAME} bytes: shorten it")
         height, width = map(np.int64, regions.image_size)
         arrays: dict[str, Any] = {"x": regions.features, "bbox": regions.boxes, "image_h": height, "image_w": width}
         arrays |= {**regions.best, "num_bbox": len(regions.boxes), "detector": self._made_by.to_json()}
-        with replacing(self._path(name)) as temporary, open(temporary, "wb") as file:
+        with replacing(self._folder / f"{name}.npz") as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
 
 

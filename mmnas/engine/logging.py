@@ -131,7 +131,7 @@ class _Terminal(logging.Handler):
 def progress(items: Iterable[Any] | None, title: str, rank: int, **options: Any) -> tqdm:
     """Return a progress bar with rate and time left; silent on other ranks, rarely updated in a log file."""
     watched: dict[str, Any] = {"mininterval": 0.2} if sys.stderr.isatty() else {"mininterval": 30.0, "delay": 5.0}
-    return tqdm(items, desc=title, disable=rank != 0, dynamic_ncols=True, **watched, **options)
+    return tqdm(items, desc=safe(title), disable=rank != 0, dynamic_ncols=True, **watched, **options)
 
 
 class Scalars:

@@ -1,6 +1,7 @@
 """Extraction from the command line: what is written, skipped, refused and listed."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from mmnas.__main__ import main
+from mmnas.data import store_writer
 from mmnas.data.features import NpzFolders, read_npz
 from mmnas.data.made_by import Choice, MadeBy
 from mmnas.data.store import FeatureStore
@@ -140,6 +142,33 @@ def test_unreadable_images_are_listed_and_stop_nothing(quick, pictures, tmp_path
     assert [name in line for name, line in zip([NAMES[1], "absent.jpg"], lines, strict=True)] == [True, True]
 
 
+def test_what_file_systems_cannot_take_or_reach_is_listed(quick, pictures, tmp_path, capsys):
+    """A name that is too long for that of its features, a link that leads nowhere or back, and a pipe."""
+    (pictures / f"{'x' * 246}.jpg").write_bytes((pictures / NAMES[0]).read_bytes())
+    (pictures / "nowhere.jpg").symlink_to(tmp_path / "absent")
+    (pictures / "loop.jpg").symlink_to(pictures / "loop.jpg")
+    os.mkfifo(pictures / "pipe.jpg")
+    assert quick(pictures, pictures / "loop.jpg", tmp_path / "out") == 0
+    printed = capsys.readouterr()
+    assert "3 images extracted" in printed.out and "4 cannot be read" in printed.out
+    for reason in ("shorten it", "No such file", "symbolic links", "not a regular file"):
+        assert printed.err.count(reason) == 1
+
+
+def test_a_store_counts_what_it_holds_every_minute(quick, pictures, tmp_path, monkeypatch):
+    """A killed run loses no more than that."""
+
+    def seen(network, image, choice):
+        counts.append(json.loads((tmp_path / "a.features" / "store.json").read_text())["images"])
+        return few_regions(network, image, choice)
+
+    counts = []
+    monkeypatch.setattr(extraction, "detect", seen)
+    monkeypatch.setattr(store_writer, "_COMMIT_SECONDS", 0)
+    assert quick(pictures, tmp_path / "a.features") == 0
+    assert counts == [0, 1, 2]
+
+
 def test_other_settings_do_not_mix(quick, pictures, tmp_path, capsys):
     assert quick(pictures, tmp_path / "out") == 0
     assert quick(pictures, tmp_path / "out", detector="other.pth") == 2
@@ -220,7 +249,7 @@ def test_given_boxes_and_two_processes(pictures, tmp_path, weights_file, network
     flags = [f"--detector={weights_file}", f"--given-boxes={boxes}", "--device=cpu,cpu"]
     assert main(["extract-features", str(pictures), str(tmp_path / "out"), *flags]) == 0
     printed = capsys.readouterr()
-    assert "2 images extracted" in printed.out and "leaves the image of 60 x 40" in printed.err
+    assert "2 images extracted" in printed.out and "lies outside the 60 x 40 image" in printed.err
     regions = read_npz(tmp_path / "out" / f"{NAMES[1]}.npz", 2048)
     image = np.asarray(Image.open(pictures / NAMES[1]))[..., ::-1]
     expected = describe_given(network, np.ascontiguousarray(image), regions.boxes)
@@ -237,6 +266,18 @@ def test_converting_from_the_command_line(caffemodel, weights_file, tmp_path, ca
     assert main(["convert-detector", str(out), str(out)]) == 2
     assert main(["convert-detector", str(tmp_path / "absent"), str(out)]) == 2
     assert capsys.readouterr().err.count("\n") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_no_process_outlives_the_one_that_was_started(number, pictures, tmp_path, weights_file):
+    command = [sys.executable, "-m", "mmnas", "extract-features", str(pictures), str(tmp_path / "out")]
+    flags = [f"--detector={weights_file}", "--device=cpu,cpu"]
+    with subprocess.Popen([*command, *flags], stderr=subprocess.PIPE) as process:
+        process.stderr.read(1)  # the progress of a child has begun
+        process.send_signal(number)
+        process.stderr.read()  # until the last of them has closed it
+    assert process.returncode in (-number, 128 + number)
 
 
 def test_a_killed_run_leaves_no_half_file(pictures, tmp_path, weights_file):
