@@ -27,8 +27,10 @@ def find_expressions(root: PathLike, dataset: str, splits: Iterable[str]) -> dic
 
 
 def read_captions(root: PathLike, dataset: str, split: str) -> Captions:
-    """Return a split of a matching data set; val is also called "dev". Raises `MissingData` when it is missing."""
-    return own.read_captions(root, split) if dataset == OWN else scan_precomp.read_split(root, dataset, split)
+    """Return a split of a matching data set. Raises `MissingData` when it is missing."""
+    if dataset == OWN:
+        return own.read_captions(root, split)
+    return scan_precomp.read_split(root, dataset, "dev" if split == "val" else split)
 
 
 def caption_splits(root: PathLike, dataset: str) -> tuple[str, ...]:

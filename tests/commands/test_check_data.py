@@ -334,7 +334,7 @@ def test_the_index_of_flickr_is_needed(check, copy):
     [
         ("vqa", "--FEAT=coco_mrcn", "unknown flag --FEAT=coco_mrcn"),
         ("vgd", "--DATASET=refcocoo", "did you mean refcoco"),
-        ("itm", "--SPLIT=val", "--SPLIT=val is unknown"),
+        ("itm", "--SPLIT=val", "--SPLIT 'val' is unknown"),
     ],
 )
 def test_flags_are_those_of_the_script(check, world, task, flag, message):

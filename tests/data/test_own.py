@@ -58,7 +58,7 @@ def test_one_answer_stands_for_itself(tmp_path):
 def test_any_number_of_captions_of_an_image(tmp_path):
     pairs = [("b.jpg", "one"), ("a.jpg", "two"), ("b.jpg", "three"), ("b.jpg", "four"), ("c.jpg", "five")]
     entries = [{"image": image, "caption": caption, "split": "val", "id": caption} for image, caption in pairs]
-    captions = own.read_captions(write(tmp_path, "captions.json", entries), "dev")
+    captions = own.read_captions(write(tmp_path, "captions.json", entries), "val")
     assert list(map(label, captions.image_ids)) == ["a.jpg", "b.jpg", "c.jpg"]
     assert captions.texts == captions.ids == ["two", "one", "three", "four", "five"]
     assert captions.owners.tolist() == [0, 1, 1, 1, 2]
@@ -84,6 +84,7 @@ def test_expressions_keep_ids_of_text_and_boxes(tmp_path):
         ([question(1, image="")], "image"),
         ([question(1, answers="yes")], "answers"),
         ([question(1, answers=[])], "question 0 has no answers"),
+        ([question(1, answers=[" "])], "question 0 has no answers"),
         ([question(1, id="a"), question(2, id="a", split="val")], "'a' occurs more than once"),
         ([question(1, id="a"), question(2, id=2)], "some ids are numbers and some are text"),
         ([question(1), question(1, image="001.jpg")], "'1.jpg' and '001.jpg' stand for one image"),
