@@ -1,5 +1,6 @@
 """Samples of an image, and of a text about an image, read when asked for."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from mmnas.data.store import region_counts
 from mmnas.errors import DataError, MissingData
 from mmnas.schema import shown
 from mmnas.text.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
 
 
 class SizedDataset(Protocol):
@@ -51,6 +54,12 @@ def normalized(regions: Regions, image_id: int) -> str | None:
     if regions.boxes.max() <= 1 < regions.image_size.min():
         return f"the boxes of image {image_id} lie within 0..1: boxes must be in pixels"
     return None
+
+
+def warn_if_normalized(regions: Regions, image_id: int) -> None:
+    """Log what is wrong with boxes that cannot be in pixels."""
+    if odd := normalized(regions, image_id):
+        log.warning("%s", odd)
 
 
 class ImageDataset(Dataset):

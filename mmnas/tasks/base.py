@@ -4,7 +4,7 @@ A task knows its files, its head, its loss and its score. Trainer, searcher and 
 them: they see a `Task`, its data sets and batches.
 """
 
-import logging
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
@@ -16,9 +16,9 @@ from torch.utils.data import Dataset, Subset
 from mmnas.batch import Batch
 from mmnas.config import Config
 from mmnas.data.features import RegionSource
-from mmnas.data.made_by import MadeBy, one_maker
+from mmnas.data.made_by import MadeBy
 from mmnas.data.own import OWN, splits_of
-from mmnas.data.samples import SizedDataset, normalized, require_images, weight_samples
+from mmnas.data.samples import SizedDataset, require_images, warn_if_normalized, weight_samples
 from mmnas.errors import CheckpointError, DataError
 from mmnas.genotype import Genotype
 from mmnas.models.network import MMNasNet, build_network
@@ -28,8 +28,6 @@ from mmnas.tasks.report import Report
 from mmnas.tasks.result import Record, Result, Tools
 from mmnas.text.vocabulary import Vocabulary
 from mmnas.text.word_vectors import word_vectors
-
-log = logging.getLogger(__name__)
 
 
 class Task(ABC):
@@ -107,14 +105,17 @@ class Task(ABC):
     def open_features(self) -> RegionSource:
         """Return the region features of the data set. Raises `DataError` naming where they were looked for."""
 
+    @functools.cached_property
+    def regions(self) -> RegionSource:
+        """The region features, opened once for all splits."""
+        return self.open_features()
+
     def require_features(self, image_ids: Sequence[int], what: str) -> RegionSource:
         """Return the region features. Raises `DataError` unless all images have some, and the first can be read."""
-        source = self.open_features()
-        require_images(source, image_ids, what)
-        if odd := normalized(source[image_ids[0]], image_ids[0]):  # files of another kind are refused now
-            log.warning("%s", odd)
-        self.made_by = one_maker(self.made_by, source.made_by, source.describe())
-        return source
+        require_images(self.regions, image_ids, what)
+        warn_if_normalized(self.regions[image_ids[0]], image_ids[0])  # and files of another kind are refused now
+        self.made_by = self.regions.made_by
+        return self.regions
 
     def sources(self) -> list[Callable[[], object]]:
         """Return what raises `MissingData` unless files that training needs are there."""
@@ -159,9 +160,8 @@ class Task(ABC):
             pooled=model.pooled_size,
             dropout=model.dropout,
         )
-        vectors = None
-        if pretrained_words:
-            vectors = word_vectors(words, paths.word_vectors, self.config.files.cache, search=paths.data)
+        where = paths.word_vectors, self.config.files.cache, paths.data
+        vectors = word_vectors(words, *where) if pretrained_words else None
         return build_network(
             genotype=genotype,
             head=head,
