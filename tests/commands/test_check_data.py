@@ -10,9 +10,9 @@ import pytest
 from mmnas.__main__ import main
 from mmnas.data.scan_precomp import captions_path
 from mmnas.data.store_writer import pack
-from mmnas.data.vqa_json import require_annotations, require_questions
 from mmnas.engine.loading import SAMPLES, look_at
 from mmnas.errors import DataError
+from tests.places import require_annotations, require_questions
 
 WORDS = "word_vectors"
 PARTS = {
