@@ -31,12 +31,13 @@ def check_data(options: argparse.Namespace) -> int:
     task = task_named(options.task)
     flags = [flag for flag in options.flags if flag != "--full"]
     request = parse(task, ["--RUN=train", *flags])
-    split, overrides = request.split or task.splits[0], request.overrides
+    split, overrides = request.split or "", request.overrides
     config = load_config(task.name, "small", split=split, version="", overrides=overrides, file=request.file)
+    config = task.settle(config)
     report = Report(print)
-    report.line(f"{task.name} {config.data.dataset}".rstrip() + f", to train on {split}")
+    report.line(f"{task.name} {config.data.dataset}".rstrip() + f", to train on {config.split}")
     if config.data.dataset == OWN:
         with report.catching():
-            require_splits(config.paths.data, task.name, split.split("+"))
-    task(task.settle(config)).check(report, options.full or len(flags) < len(options.flags))
+            require_splits(config.paths.data, task.name, config.split.split("+"))
+    task(config).check(report, options.full or len(flags) < len(options.flags))
     return 0 if report.verdict() else 1

@@ -30,7 +30,7 @@ def read_captions(root: PathLike, dataset: str, split: str) -> Captions:
     """Return a split of a matching data set. Raises `MissingData` when it is missing."""
     if dataset == OWN:
         return own.read_captions(root, split)
-    return scan_precomp.read_split(root, dataset, {"val": "dev"}.get(split, split))
+    return scan_precomp.read_split(root, dataset, "dev" if split == "val" else split)
 
 
 def caption_splits(root: PathLike, dataset: str) -> tuple[str, ...]:

@@ -102,7 +102,8 @@ def _read(path: Path, kind: type[_Kind]) -> dict[str, list[_Kind]]:
 
 @functools.lru_cache(maxsize=1)  # a run asks for the splits, then for each of them
 def _parsed(path: Path, kind: type[_Kind], *_stamp: int) -> dict[str, list[_Kind]]:
-    entries: list[Any] = read_json(path, "own data", kind=Annotated[list[kind], Meta(min_length=1)])  # type: ignore[valid-type]
+    layout = Annotated[list[kind], Meta(min_length=1)]  # type: ignore[valid-type]
+    entries: list[Any] = read_json(path, "own data (docs/own-data.md)", kind=layout)
     splits: dict[str, list[_Kind]] = {}
     names: dict[int, str] = {}
     for index, entry in enumerate(entries):
@@ -174,7 +175,7 @@ def _question(entry: _Question) -> Question:
 
 def _annotation(entry: _Question) -> Annotation:
     answers = tuple(entry.answers or ([] if entry.answer is None else [entry.answer]))
-    if not answers:
+    if not any(map(str.strip, answers)):
         raise DataError(f"question {shown(entry.id)} has no answers; only those of {UNANSWERED} may have none")
     usual = entry.answer or Counter(answers).most_common(1)[0][0]
     return Annotation(entry.id, OwnImage(entry.image), "", "", usual, answers)  # type: ignore[arg-type]
@@ -210,13 +211,11 @@ def _expression(entry: _Expression) -> Expression:
 
 
 def read_captions(root: PathLike, split: str) -> Captions:
-    """Return splits of `captions.json`, joined by "+", with images in the order of their names.
-
-    Raises `MissingData` for one that is not there.
-    """
+    """Return splits of `captions.json`, joined by +, in the order of the images' names, or raise `MissingData`."""
     path = Path(root, CAPTIONS)
-    entries = [entry for each in split.split("+") for entry in _entries(path, _read(path, _Caption), each)]
-    entries = sorted(entries, key=lambda entry: entry.image)  # a stable order, so captions keep theirs
+    found = _read(path, _Caption)
+    entries = [entry for name in split.split("+") for entry in _entries(path, found, name)]
+    entries.sort(key=lambda entry: entry.image)  # a stable order, so captions keep theirs
     groups = [list(group) for _, group in itertools.groupby(entries, key=lambda entry: entry.image)]
     owners = np.repeat(np.arange(len(groups)), list(map(len, groups)))
     images, ids = [OwnImage(group[0].image) for group in groups], [entry.id for entry in entries]

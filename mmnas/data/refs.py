@@ -100,11 +100,6 @@ def expressions_folder(data_path: PathLike, dataset: str) -> Path:
     return later if any(later.glob("*")) and not any(usual.glob("*")) else usual
 
 
-def require_expressions(data_path: PathLike, dataset: str, split: str) -> list[Expression]:
-    """Return the expressions of one split. Raises DataError naming the missing files when there are none."""
-    return find_expressions(data_path, dataset, [split])[split]
-
-
 def find_expressions(data_path: PathLike, dataset: str, splits: Iterable[str]) -> dict[str, list[Expression]]:
     """Return the expressions of those of `splits` that are found, in the order of refs, then of sentences.
 

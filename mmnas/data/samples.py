@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,18 +39,27 @@ def require_images(source: RegionSource, image_ids: Iterable[int], what: str) ->
     """Raise `MissingData` naming the first image of `image_ids` without features and counting the rest."""
     missing = sorted(image_id for image_id in set(image_ids) if image_id not in source)
     if missing:
-        more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
+        more = {1: "", 2: " and 1 more image"}.get(len(missing), f" and {len(missing) - 1} more images")
         first = label(missing[0])
-        names = f"{first}.npz" + ("" if isinstance(first, str) else f" or COCO_<split>_{first:012d}.jpg.npz")
+        names = f"{Path(str(first)).name}.npz" + (
+            "" if isinstance(first, str) else f" or COCO_<split>_{first:012d}.jpg.npz"
+        )
         where = f"of the {what}; looked in {source.describe()}"
         remedy = f"for a file such as {names}; put it there or name its folder by --FEAT_PATH"
         raise MissingData(f"no region features for image {shown(first)}{more} {where} {remedy}")
 
 
-def warn_if_normalized(regions: Regions, image_id: int) -> None:
-    """Warn about boxes that cannot be in pixels."""
+def normalized(regions: Regions, image_id: int) -> str | None:
+    """Return what is wrong with boxes that cannot be in pixels, else None."""
     if regions.boxes.max() <= 1 < regions.image_size.min():
-        log.warning("the boxes of image %s lie within 0..1: boxes must be in pixels", image_id)
+        return f"the boxes of image {image_id} lie within 0..1: boxes must be in pixels"
+    return None
+
+
+def warn_if_normalized(regions: Regions, image_id: int) -> None:
+    """Log what is wrong with boxes that cannot be in pixels."""
+    if odd := normalized(regions, image_id):
+        log.warning("%s", odd)
 
 
 class ImageDataset(Dataset):

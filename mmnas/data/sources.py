@@ -68,7 +68,7 @@ def grounding_features(
         layout = replace(_OWN, kind=layout.kind)
     else:
         name += f"_{split_by(dataset)}"
-    return _open(f"region features of {dataset} ({kind})", layout, data_path, feat_path, feature_size, name)
+    return _open(f"region features of {dataset} (--FEAT={kind})", layout, data_path, feat_path, feature_size, name)
 
 
 def matching_features(
@@ -113,5 +113,6 @@ def _find_folders(
             return present
     wanted = f"the folders {', '.join(layout.parts)}" if layout.parts else "a folder"
     raise MissingData(
-        f"no {what} found: put {wanted} of .npz files in one of these places: {', '.join(map(str, places))}"
+        f"no {what} found: put {wanted} of .npz files in one of these places: {', '.join(map(str, places))}; "
+        "or name their folder or feature store by --FEAT_PATH"
     )

@@ -67,6 +67,8 @@ class FeatureStore:
     row numbers (K,) of the table, and the sums stand for them in checks. The table is not pickled.
     """
 
+    place: str | None = None
+    """Where a run reads the features from, once that is settled."""
     table: Tensor | None = None
     sums: np.ndarray | None = None
 
@@ -97,19 +99,23 @@ class FeatureStore:
         return len(self._entries)
 
     def __getitem__(self, image_id: int) -> Regions:
-        image = check_regions(self.read(image_id), self.header.kind, f"{self.path}, image {image_id}")
+        first, found = self._read(image_id)
+        image = check_regions(found, self.header.kind, f"{self.path}, image {image_id}")
         if self.sums is None:
             return image
-        first = self._first[self._find(np.array([image_id]))[0]]
         return replace(image, features=np.arange(first, first + len(image.boxes)))
 
     def read(self, image_id: int) -> Regions:
         """Return what the store holds of an image, unchecked. Raises DataError when its files are cut."""
+        return self._read(image_id)[1]
+
+    def _read(self, image_id: int) -> tuple[int, Regions]:
+        """Return the first row of an image, too."""
         index = self._find(np.array([image_id]))[0]
         first, (_, count, *size, _) = int(self._first[index]), self._entries[index].tolist()
         rows = slice(first, first + count)
         features = self._rows(FEATURES, first, count) if self.sums is None else self.sums[rows, None]
-        return Regions(features, self._rows(BOXES, first, count), np.array(size))
+        return first, Regions(features, self._rows(BOXES, first, count), np.array(size))
 
     def map_features(self) -> Tensor:
         """Map the features of all images (R, D), in the store's type; processes of a machine share the memory."""

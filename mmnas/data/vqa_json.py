@@ -68,42 +68,6 @@ class _Entry(Struct, gc=False):
     multiple_choice_answer: str | msgspec.UnsetType = msgspec.UNSET
 
 
-def question_places(data_path: PathLike, split: str) -> list[Path]:
-    """Return the paths where the questions of `split` may lie, the preferred one first."""
-    return _places(data_path, split, 0)
-
-
-def annotation_places(data_path: PathLike, split: str) -> list[Path]:
-    """Return the paths where the annotations of `split` may lie; none for test, which has no annotations."""
-    return _places(data_path, split, 1)
-
-
-def _places(data_path: PathLike, split: str, kind: int) -> list[Path]:
-    require_one_of("VQA split", split, SPLITS)
-    folders = [Path(data_path, "vqa"), Path(data_path, "vqa", "annotations")]
-    folders += [Path("datasets", "vqa")] if split == "vg" else []
-    return [folder / name for folder in folders for name in _FILES[split][kind : kind + 1]]
-
-
-def require_questions(data_path: PathLike, split: str) -> Path:
-    """Return the questions file of `split`. Raises DataError naming every place when it is missing."""
-    return _first(question_places(data_path, split), f"questions of {split}")
-
-
-def require_annotations(data_path: PathLike, split: str) -> Path:
-    """Return the annotations file of `split`. Raises DataError naming every place when it is missing."""
-    if split == "test":
-        raise DataError("the split test has no public annotations: score its answers on the VQA server")
-    return _first(annotation_places(data_path, split), f"annotations of {split}")
-
-
-def _first(places: Sequence[Path], what: str) -> Path:
-    for path in places:
-        if path.is_file():
-            return path
-    raise MissingData(f"{what} not found: put them in one of these places: {', '.join(map(str, places))}")
-
-
 def read_questions(path: PathLike) -> list[Question]:
     """Return the questions in `path`, in order. Raises DataError naming the file, the entry and the key."""
     return list(_read(path, "questions", Question))
@@ -213,12 +177,22 @@ class QuestionFiles:
         self.root = root
 
     def places(self, kind: str, split: str) -> list[Path]:
-        """Return where the file of a split may lie, the preferred place first."""
-        return (question_places if kind == "questions" else annotation_places)(self.root, split)
+        """Return where the file of a split may lie, the preferred place first; none for annotations of test."""
+        require_one_of("VQA split", split, SPLITS)
+        folders = [Path(self.root, "vqa"), Path(self.root, "vqa", "annotations")]
+        folders += [Path("datasets", "vqa")] if split == "vg" else []
+        names = dict(zip(KINDS, _FILES[split], strict=False))
+        return [folder / names[kind] for folder in folders if kind in names]
 
     def path(self, kind: str, split: str) -> Path:
         """Return the file of a split. Raises `MissingData` naming every place when it is missing."""
-        return (require_questions if kind == "questions" else require_annotations)(self.root, split)
+        places = self.places(kind, split)
+        if not places:
+            raise DataError(f"the split {split} has no public {kind}: score its answers on the VQA server")
+        for path in filter(Path.is_file, places):
+            return path
+        where = ", ".join(map(str, places))
+        raise MissingData(f"{kind} of {split} not found: put them in one of these places: {where}")
 
     def read(self, kind: str, split: str) -> list[Any]:
         """Return what the file of a split holds."""

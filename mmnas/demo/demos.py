@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from mmnas.data.vqa_json import read_annotations, require_annotations
+from mmnas.data.vqa_json import QuestionFiles
 from mmnas.demo.prior import prior_accuracy
 from mmnas.demo.world import write_world
 from mmnas.errors import ConfigError
@@ -140,7 +140,7 @@ def _read(result: Path, kind: str = "metrics") -> Any:
 def _vqa_table(paths: RunPaths) -> list[str]:
     """Return the accuracy on val beside that of each question type's most frequent answer."""
     found = _read(paths.result("val"))["official"]
-    train, val = (read_annotations(require_annotations(DATA, split)) for split in ("train", "val"))
+    train, val = (QuestionFiles(DATA).read("annotations", split) for split in ("train", "val"))
     prior = prior_accuracy(train, val)
     by_type = [(name, value, prior["answer_type"][name]) for name, value in found["answer_type"].items()]
     overall = ("overall", found["overall"], prior["overall"])

@@ -107,8 +107,8 @@ def dismiss_workers() -> None:
     signal.signal(signal.SIGCHLD, handler)
 
 
-def look_at(dataset: Any) -> None:
-    """Read some samples of a map-style data set, from the first to the last, as training does, and log their sizes.
+def look_at(dataset: Any) -> Batch:
+    """Return some samples of a map-style data set, from the first to the last, as training reads them; log sizes.
 
     Raises `DataError` naming the first damaged file. `check-data --full` reads everything.
     """
@@ -119,6 +119,7 @@ def look_at(dataset: Any) -> None:
         "%d of %d training samples read: %d to %d regions, %d to %d tokens",
         len(indices), len(dataset), regions.min(), regions.max(), tokens.min(), tokens.max(),
     )  # fmt: skip
+    return batch
 
 
 def _check_limits(workers: int) -> None:

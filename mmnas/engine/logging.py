@@ -7,6 +7,7 @@ import os
 import select
 import sys
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -78,6 +79,7 @@ def start_logging(rank: int, file: Path | None = None) -> None:
     _drop_handlers(logging.Handler)
     logger.setLevel(logging.DEBUG if rank == 0 else logging.ERROR)
     logger.propagate = False
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores, as --NW says
     protect_terminal()
     terminal = _Terminal(logging.INFO)
     terminal.setFormatter(_Safe("%(message)s"))

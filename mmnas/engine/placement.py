@@ -10,7 +10,6 @@ import os
 import re
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -32,7 +31,6 @@ _LIMITS = (
     ("/sys/fs/cgroup/memory.max", r"\d+", 1),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", r"\d+", 1),
 )
-_placed: WeakKeyDictionary[Task, list[FeatureStore]] = WeakKeyDictionary()
 
 
 def place_features(task: Task, dataset: Any, group: Group) -> None:
@@ -47,16 +45,11 @@ def place_features(task: Task, dataset: Any, group: Group) -> None:
                 f"--FEATURES={asked} needs packed features: pack them by python -m mmnas pack-features"
             )
         return
-    earlier = _placed.setdefault(task, [])
-    twin = next((each for each in earlier if (each.path, each.header) == (store.path, store.header)), None)
-    if twin is None:
-        place, reason = choose(store.header.file_sizes()[FEATURES], asked, group.device)
-        log.info("features are read from %s: %s", PLACES[place], reason)
-        if place != "stream":
-            load_table(store, group, in_place=place == "memory")
-        earlier.append(store)
-    else:
-        store.table, store.sums = twin.table, twin.sums
+    if store.place is None:  # neither training nor scoring has asked yet
+        store.place, reason = choose(store.header.file_sizes()[FEATURES], asked, group.device)
+        log.info("features are read from %s: %s", PLACES[store.place], reason)
+        if store.place != "stream":
+            load_table(store, group, in_place=store.place == "memory")
 
 
 def store_of(dataset: Any) -> FeatureStore | None:

@@ -133,7 +133,7 @@ def _score_boxes(result: StoredResult, samples: Samples) -> Scores:
 
 def _read_captions(config: Config, split: str) -> Samples:
     _, test, parts = PROTOCOLS[config.data.protocol]
-    captions = read_captions(config.paths.data, config.data.dataset, {"test": test}.get(split, split))
+    captions = read_captions(config.paths.data, config.data.dataset, test if split == "test" else split)
     names, texts = [label(image) for image in captions.image_ids], captions.texts
     rows = [Row(None, image) for image in names]
     triples = zip(captions.owners, captions.ids, texts, strict=True)

@@ -1,7 +1,6 @@
 """The command line that all scripts share: parsed, checked, and handed on as one request."""
 
 import argparse
-import dataclasses
 import difflib
 import re
 import signal
@@ -10,14 +9,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mmnas.data.own import OWN
+from mmnas.config import PARTS
 from mmnas.engine.distributed import launch
 from mmnas.engine.logging import protect_terminal
 from mmnas.errors import ConfigError, MMNasError, one_line
 from mmnas.run.flags import LEARNING, Flag, Request, flags_of
 from mmnas.run.plan import LONGEST_VERSION, default_size, is_version, make_plan
 from mmnas.run.session import run
-from mmnas.schema import nearest, shown
+from mmnas.schema import field_types, nearest, shown
 from mmnas.tasks.base import Task
 
 METAVARS = {int: "N", float: "X", str: "TEXT", bool: "true|false"}
@@ -57,14 +56,13 @@ def parse(task: type[Task], arguments: Sequence[str]) -> Request:
     flags = flags_of(task)
     names = [name for flag in flags for name in (flag.name, *flag.aliases)]
     given, unknown = _parser(task, flags).parse_known_args([_capitalized(word, names) for word in arguments])
-    errors = [f"unknown flag {word}; {_suggest(word, names)}" for word in unknown]
+    errors = [f"unknown flag {word}; {_suggest(word, flags)}" for word in unknown]
     values = {}
     for flag in flags:
         text = getattr(given, flag.name[2:])
         if text is not None:
             try:
-                own = flag.key == "split" and getattr(given, "DATASET", None) == OWN
-                values[flag.key] = _value(dataclasses.replace(flag, choices=()) if own else flag, text)
+                values[flag.key] = _value(flag, text)
             except ConfigError as exception:
                 errors.append(str(exception))
         elif flag.default == "required":
@@ -81,10 +79,14 @@ def _capitalized(word: str, names: Sequence[str]) -> str:
     return f"{spelt}{equals}{value}" if name.startswith("--") and spelt in names else word
 
 
-def _suggest(word: str, names: Sequence[str]) -> str:
-    bare = word.partition("=")[0].lstrip("-").upper()
-    close = difflib.get_close_matches(bare, [name[2:] for name in names], n=1, cutoff=0.65)
-    return f"did you mean --{close[0]}?" if close else "--help lists the flags"
+def _suggest(word: str, flags: Sequence[Flag]) -> str:
+    """Return a hint: the flag, or the setting, whose name is nearest."""
+    hints = {name: f"set {part}.{name} by --CFG" for part in PARTS for name in field_types(PARTS[part])}
+    hints |= {flag.key.rpartition(".")[2]: f"did you mean {flag.name}?" for flag in flags}
+    hints |= {name[2:].lower(): f"did you mean {name}?" for flag in flags for name in (flag.name, *flag.aliases)}
+    bare = word.partition("=")[0].lstrip("-").replace("-", "_").lower()
+    close = difflib.get_close_matches(bare, hints, n=1, cutoff=0.65)
+    return hints[close[0]] if close else "--help lists the flags"
 
 
 def _parser(task: type[Task], flags: Sequence[Flag]) -> argparse.ArgumentParser:
@@ -114,7 +116,7 @@ def _value(flag: Flag, text: str) -> Any:
     """Convert a flag's text, or raise `ConfigError` naming the valid ones."""
     if not text.strip():
         raise ConfigError(f"{flag.name} is given without a value")
-    if flag.choices and text not in flag.choices:
+    if flag.choices and text not in flag.choices and flag.key != "split":  # which depends on the data set
         raise ConfigError(f"{flag.name}={text} is unknown; {nearest(text, flag.choices)}")
     if flag.kind is int:
         if not re.fullmatch(r"-?\d{1,18}", text):

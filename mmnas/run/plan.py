@@ -145,7 +145,9 @@ def _checkpoint_path(request: Request, task: type[Task]) -> Path | None:
         return Path(request.checkpoint)
     if request.run in LEARNING and not request.resume:
         if named:
-            raise ConfigError(f"--CKPT_PATH={request.checkpoint} is for --RESUME; name the file to fine-tune")
+            raise ConfigError(
+                f"--CKPT_PATH={request.checkpoint} is for scoring and --RESUME; name the file to fine-tune"
+            )
         return None
     if request.version is None:
         raise ConfigError(f"--RUN={request.run} needs a trained model: name its --VERSION or its --CKPT_PATH")
@@ -187,7 +189,7 @@ def _version(request: Request, path: Path | None) -> str:
 
 def _configuration(task: type[Task], request: Request, size: str, version: str) -> Config:
     """Return what YAML and flags say."""
-    split = request.split or ("train" if request.run == "search" else task.splits[0])
+    split = request.split or ("train" if request.run == "search" else "")
     return task.settle(load_config(task.name, size, split=split, version=version, overrides=request.overrides))
 
 
@@ -233,6 +235,7 @@ def _from_checkpoint(
                 "leave the flag out, or start a new run"
             )
     if tuning:
-        new = _configuration(task, request, trained.size, version)
+        overrides = {"data.dataset": dataset, **request.overrides}
+        new = _configuration(task, replace(request, overrides=overrides), trained.size, version)
         return task.settle(replace(new, model=asked.model, data=asked.data)), genotype
     return task.settle(asked), genotype

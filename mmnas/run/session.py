@@ -108,7 +108,9 @@ def _listing_missing_data(task: Task) -> Iterator[None]:
                 if str(other) not in faults[0]:
                     faults.append(str(other))
         every = "; ".join(faults)
-        raise MissingData(f"{every}; `mmnas check-data {task.name}` lists all that is missing") from None
+        raise MissingData(
+            f"{every}; `mmnas check-data {task.name}`, with the data flags of this run, lists all"
+        ) from None
 
 
 def prepare(task: Task, plan: Plan) -> MMNasNet:
@@ -161,7 +163,7 @@ def _learn(task: Task, model: MMNasNet, plan: Plan, group: Group) -> None:
         warn_if_other_features(task, plan)
     if task.scores_val:
         warn_if_seen("val", loop.seen_splits)
-    look_at(loop.dataset)
+    task.check_samples(look_at(loop.dataset))
     scalars = Scalars(plan.config.files.events, group.rank)
     try:
         loop.fit(scalars, plan.deadline)

@@ -4,18 +4,19 @@ A task knows its files, its head, its loss and its score. Trainer, searcher and 
 them: they see a `Task`, its data sets and batches.
 """
 
-import contextlib
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
+from msgspec.structs import replace
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from mmnas.batch import Batch
 from mmnas.config import Config
 from mmnas.data.features import RegionSource
-from mmnas.data.made_by import MadeBy, one_maker
+from mmnas.data.made_by import MadeBy
 from mmnas.data.own import OWN, splits_of
 from mmnas.data.samples import SizedDataset, require_images, warn_if_normalized, weight_samples
 from mmnas.errors import CheckpointError, DataError
@@ -47,8 +48,6 @@ class Task(ABC):
     """Configuration keys that may differ from a checkpoint's when it is scored."""
     counted: ClassVar[Mapping[str, tuple[str, str]]] = {"embedding.weight": ("words", "the texts of all splits")}
     """Parameters whose rows stand for something in the data: what a row is, and the files that it comes from."""
-    feature_hint: ClassVar[str] = "name their folder or feature store by --FEAT_PATH"
-    """What the user can do about region features that are not found."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -65,6 +64,10 @@ class Task(ABC):
     @classmethod
     def settle(cls, config: Config) -> Config:
         """Complete the configuration of a new run. Raises `ConfigError` for an unknown value."""
+        own = config.data.dataset == OWN  # which names its splits itself
+        config = replace(config, split=config.split or ("train" if own else cls.splits[0]))
+        if not own:
+            require_one_of("--SPLIT", config.split, cls.splits)
         for key, valid in cls.choices.items():
             require_one_of(key, config.value(key), valid)
         for split in config.training.split_base_lr:
@@ -102,26 +105,21 @@ class Task(ABC):
     def open_features(self) -> RegionSource:
         """Return the region features of the data set. Raises `DataError` naming where they were looked for."""
 
+    @functools.cached_property
+    def regions(self) -> RegionSource:
+        """The region features, opened once for all splits."""
+        return self.open_features()
+
     def require_features(self, image_ids: Sequence[int], what: str) -> RegionSource:
         """Return the region features. Raises `DataError` unless all images have some, and the first can be read."""
-        with self.hinting():
-            source = self.open_features()
-            require_images(source, image_ids, what)
-            warn_if_normalized(source[image_ids[0]], image_ids[0])  # and files of another kind are refused now
-            self.made_by = one_maker(self.made_by, source.made_by, source.describe())
-        return source
+        require_images(self.regions, image_ids, what)
+        warn_if_normalized(self.regions[image_ids[0]], image_ids[0])  # and files of another kind are refused now
+        self.made_by = self.regions.made_by
+        return self.regions
 
     def sources(self) -> list[Callable[[], object]]:
         """Return what raises `MissingData` unless files that training needs are there."""
         return [self.open_features]
-
-    @contextlib.contextmanager
-    def hinting(self) -> Iterator[None]:
-        """Add to errors which flags say where region features are."""
-        try:
-            yield
-        except DataError as exception:
-            raise type(exception)(f"{exception}; {self.feature_hint}") from None
 
     @abstractmethod
     def training_set(self) -> SizedDataset:
@@ -133,9 +131,12 @@ class Task(ABC):
         They are the first 80 % and the rest of the training set, without a sample in common.
         """
         whole = self.training_set()
-        samples, cut = range(len(whole)), weight_samples(len(whole))
-        dataset = cast(Dataset, whole)
-        return Subset(dataset, samples[:cut]), Subset(dataset, samples[cut:])
+        dataset, cut = cast(Dataset, whole), weight_samples(len(whole))
+        return Subset(dataset, range(cut)), Subset(dataset, range(cut, len(whole)))
+
+    def check_samples(self, batch: Batch) -> None:
+        """Raise `DataError` where nothing can be learned from a batch that stands for the training set."""
+        return
 
     @abstractmethod
     def evaluation_set(self, split: str) -> SizedDataset:
@@ -159,9 +160,8 @@ class Task(ABC):
             pooled=model.pooled_size,
             dropout=model.dropout,
         )
-        vectors = None
-        if pretrained_words:
-            vectors = word_vectors(words, paths.word_vectors, self.config.files.cache, search=paths.data)
+        where = paths.word_vectors, self.config.files.cache, paths.data
+        vectors = word_vectors(words, *where) if pretrained_words else None
         return build_network(
             genotype=genotype,
             head=head,
@@ -183,7 +183,8 @@ class Task(ABC):
                 )
         if parameter == "region_stem.linear.weight" and found[:1] == expected[:1]:
             widths = f"it was trained with region features {found[1]} wide, these are {expected[1]}"
-            return f"{widths}: {self.feature_hint}, or set model.feature_size by --CFG"
+            kinds = "".join(f" or --FEAT={kind}" for kind in self.choices.get("data.feature_kind", ()))
+            return f"{widths}: name others by --FEAT_PATH{kinds}, or set model.feature_size by --CFG"
         return None
 
     def before_epoch(self, model: MMNasNet, epoch: int, tools: Tools, datasets: Sequence[Any]) -> None:

@@ -69,7 +69,7 @@ class ITMTask(Task):
         own = [name for name, (of, *_) in PROTOCOLS.items() if of == dataset]
         protocol = config.data.protocol or own[0] if own else "flickr1k"
         config = replace(config, data=replace(config.data, protocol=protocol))
-        super().settle(config)
+        config = super().settle(config)
         if protocol not in own:
             raise ConfigError(f"--PROTOCOL={protocol} is none of --DATASET={dataset}; valid ones: {', '.join(own)}")
         return config
@@ -91,14 +91,16 @@ class ITMTask(Task):
 
     def _pairs(self, captions: Captions) -> PairDataset:
         if len(captions.image_ids) < 2:
-            raise DataError("the train split, or a part of it to search on, has one image: negatives need a second")
+            raise DataError(
+                "the training split, or a part of it to search on, has one image: negatives need a second"
+            )
         images = self._images(captions, "training captions")
         return PairDataset(images, self._tokens(captions), captions.owners)
 
     def evaluation_set(self, split: str) -> RetrievalDataset:
         """Return the images and captions of val (dev) or of the protocol's test split."""
         _, test, parts = PROTOCOLS[self.config.data.protocol]
-        captions = self._read({"val": "val", "test": test}[split])
+        captions = self._read(test if split == "test" else split)
         images = self._images(captions, f"{split} captions")
         return RetrievalDataset(images, captions, self._tokens(captions), folds(len(images), parts))
 
@@ -205,7 +207,7 @@ class ITMTask(Task):
         report.words((tokenize(text) for captions in found.values() for text in captions.texts), self.config)
         report.title("region features")
         ids = {split: captions.image_ids for split, captions in found.items()}
-        with report.catching(), self.hinting():
+        with report.catching():
             usual = None if dataset == OWN else PUBLISHED_REGIONS
             report.features(self.open_features(), ids, self._needed, full, usual)
 

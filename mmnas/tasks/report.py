@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from mmnas.config import Config
 from mmnas.data.features import Regions, RegionSource
-from mmnas.data.samples import require_images
+from mmnas.data.samples import normalized, require_images
 from mmnas.errors import MMNasError, one_line, safe
 from mmnas.text.vocabulary import Vocabulary
 from mmnas.text.word_vectors import count_missing, count_shared, word_vectors
@@ -102,13 +102,16 @@ class Report:
             with self.catching(split in needed):
                 require_images(source, expected, split)
         chosen = sorted(found) if full else sorted(found)[:: max(1, -(-len(found) // SAMPLED))]
-        regions = []
+        regions, normal = [], list[str]()
         for image_id in tqdm(chosen, desc="features", unit=" images", disable=not full):
             with self.catching():
                 image = source[image_id]
                 regions.append(len(image.boxes))
+                normal.extend(filter(None, [normalized(image, image_id)]))
                 inspect(image_id, image)
         self.count(f"of {len(found)} images read, {len(chosen) - len(regions)} damaged", len(chosen))
+        for odd in normal[:1]:
+            self.problem(f"{odd}; so do those of {len(normal) - 1} others of the images read", needed=False)
         if regions:
             fewest, most = min(regions), max(regions)
             self.line(f"  {fewest} to {most} regions, mean {sum(regions) / len(regions):.1f}")

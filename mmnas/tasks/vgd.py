@@ -24,7 +24,7 @@ from mmnas.data.named import expression_splits, find_expressions
 from mmnas.data.own import EXPRESSIONS, OWN, label
 from mmnas.data.refs import Expression
 from mmnas.data.sources import KINDS, feature_width, grounding_features
-from mmnas.errors import ConfigError
+from mmnas.errors import ConfigError, DataError
 from mmnas.metrics.grounding import CORRECT_IOU, grounding_accuracy, proposal_quality
 from mmnas.models.heads import GroundingHead
 from mmnas.tasks.base import Record, Result, Task
@@ -44,6 +44,10 @@ PUBLISHED_EXPRESSIONS = {
     "refcoco+": {"train": 120191, "val": 10758, "testA": 5726, "testB": 4889},
 }
 PUBLISHED_REGIONS = {"vg_woref": (100, 100), "coco_mrcn": (1, 100)}
+NO_REGION = (
+    "no region meets any expression: boxes and expressions are of different images, or in other units; a bbox is "
+    "[x, y, width, height] in pixels"
+)
 
 
 class VGDTask(Task):
@@ -54,12 +58,11 @@ class VGDTask(Task):
     headline = "accuracy"
     flags = {"--DATASET": "data.dataset", "--FEAT": "data.feature_kind", "--LOSS": "training.loss"}
     choices = {"data.dataset": (*refs.DATASETS, OWN), "data.feature_kind": KINDS, "training.loss": LOSSES}
-    feature_hint = f"{Task.feature_hint}, their kind by {' or '.join(f'--FEAT={kind}' for kind in KINDS)}"
 
     @classmethod
     def settle(cls, config: Config) -> Config:
         """Let the width of the features follow from their kind."""
-        super().settle(config)
+        config = super().settle(config)
         model, width = config.model, feature_width(config.data.feature_kind)
         if model.feature_size not in (width, FEATURE_SIZE):
             raise ConfigError(f"model.feature_size {model.feature_size} is not that of --FEAT: leave it out")
@@ -88,6 +91,11 @@ class VGDTask(Task):
         """Join the splits that --SPLIT names."""
         expressions = [entry for split in self.config.split.split("+") for entry in self._find([split])[split]]
         return self._dataset(expressions, "training expressions", self.config.training.loss)
+
+    def check_samples(self, batch: Batch) -> None:
+        """Refuse samples of which none has a region to learn."""
+        if not batch["score_weight"].any():
+            raise DataError(f"{NO_REGION} (of {len(batch['index'])} read)")
 
     def evaluation_set(self, split: str) -> VGDDataset:
         """Return val or a test split; one that the data set does not have is an error that lists them."""
@@ -184,14 +192,14 @@ class VGDTask(Task):
             ious = pairwise_iou(image.boxes[: data.max_regions], np.array(references[image_id], np.float32))
             matches.extend((ious.max(axis=0) >= CORRECT_IOU).tolist())  # (K, E) -> (E,)
 
-        with report.catching(), self.hinting():
+        with report.catching():
             usual = None if data.dataset == OWN else PUBLISHED_REGIONS[data.feature_kind]
             report.features(self.open_features(), images, ("train", "val"), full, usual, match)
         if matches:
             what = "expressions of these images without a region to learn"
             report.percentage(what, matches.count(False), len(matches))
             if not any(matches):
-                report.problem("no region meets any expression: boxes and expressions are of different images")
+                report.problem(NO_REGION)
 
     def _check_files(self, report: Report) -> dict[str, list[Expression]]:
         """Show the original and the processed files; return the expressions of every split that can be read."""

@@ -210,7 +210,7 @@ class VQATask(Task):
         for name in FEATURE_FOLDERS if not (folder.is_file() or self.own) else ():
             report.file(folder / name)
         images = {split: [question.image_id for question in asked] for split, asked in questions.items()}
-        with report.catching(), self.hinting():
+        with report.catching():
             report.features(self.open_features(), images, needed, full, None if self.own else PUBLISHED_REGIONS)
 
     def _check_files(self, report: Report, kind: str, needed: set[str]) -> dict[str, list[Any]]:

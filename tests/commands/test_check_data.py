@@ -10,9 +10,9 @@ import pytest
 from mmnas.__main__ import main
 from mmnas.data.scan_precomp import captions_path
 from mmnas.data.store_writer import pack
-from mmnas.data.vqa_json import require_annotations, require_questions
 from mmnas.engine.loading import SAMPLES, look_at
 from mmnas.errors import DataError
+from tests.places import require_annotations, require_questions
 
 WORDS = "word_vectors"
 PARTS = {
@@ -334,7 +334,7 @@ def test_the_index_of_flickr_is_needed(check, copy):
     [
         ("vqa", "--FEAT=coco_mrcn", "unknown flag --FEAT=coco_mrcn"),
         ("vgd", "--DATASET=refcocoo", "did you mean refcoco"),
-        ("itm", "--SPLIT=val", "--SPLIT=val is unknown"),
+        ("itm", "--SPLIT=val", "--SPLIT 'val' is unknown"),
     ],
 )
 def test_flags_are_those_of_the_script(check, world, task, flag, message):

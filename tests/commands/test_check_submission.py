@@ -5,9 +5,9 @@ import json
 import pytest
 
 from mmnas.__main__ import main
-from mmnas.data.vqa_json import require_questions
 from mmnas.tasks.submission import find_faults
 from mmnas.tasks.vqa import VQATask
+from tests.places import require_questions
 
 GOOD = [
     {"answer": "red", "question_id": 10},

@@ -85,6 +85,7 @@ def test_expressions_keep_ids_of_text_and_boxes(tmp_path):
         ([question(1, image="")], "image"),
         ([question(1, answers="yes")], "answers"),
         ([question(1, answers=[])], "question 0 has no answers"),
+        ([question(1, answers=[" "])], "question 0 has no answers"),
         ([question(1, id="a"), question(2, id="a", split="val")], "'a' occurs more than once"),
         ([question(1, id="a"), question(2, id=2)], "some ids are numbers and some are text"),
         ([question(1), question(1, image="001.jpg")], "'1.jpg' and '001.jpg' stand for one image"),

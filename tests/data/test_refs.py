@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from mmnas.data.pickles import read_plain_pickle
-from mmnas.data.refs import find_expressions, require_expressions, splits_of
+from mmnas.data.refs import find_expressions, splits_of
 from mmnas.errors import ConfigError, DataError
+from tests.places import require_expressions
 
 SPLITS = ("train", "val", "testA", "testB")
 

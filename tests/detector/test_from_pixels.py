@@ -8,10 +8,11 @@ import pytest
 
 from mmnas.__main__ import main
 from mmnas.data.store import FeatureStore
-from mmnas.data.vqa_json import read_questions, require_questions
+from mmnas.data.vqa_json import read_questions
 from mmnas.demo.world import write_world
 from mmnas.detector import regions
 from tests.conftest import Workplace
+from tests.places import require_questions
 
 
 @pytest.fixture

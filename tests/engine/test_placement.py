@@ -91,7 +91,7 @@ def test_splits_of_one_store_share_a_table(few_images, stores, caplog):
     one, other = task.training_set(), task.evaluation_set("val")
     for dataset in one, other:
         place_features(task, dataset, Group())
-    assert store_of(one) is not store_of(other) and store_of(one).table is store_of(other).table
+    assert store_of(one).table is store_of(other).table is not None
     (line,) = [line for line in caplog.messages if "features are read" in line]
     assert line.startswith("features are read from memory: they take 0.0")
 

@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 import mmnas
 from mmnas.__main__ import main
 from mmnas.data.features import NpzFolders
-from mmnas.data.vqa_json import read_questions, require_questions
+from mmnas.data.vqa_json import read_questions
 from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.engine.exported import SETTINGS, WEIGHTS
 from mmnas.errors import CheckpointError
 from tests.conftest import Workplace
+from tests.places import require_questions
 
 
 def pairs(place: Workplace, count: int = 5):

@@ -10,12 +10,12 @@ import torch
 import mmnas
 from mmnas.__main__ import main
 from mmnas.config import load_config
-from mmnas.data.vqa_json import require_questions
 from mmnas.errors import CheckpointError
 from mmnas.genotype import read_genotype
 from mmnas.models.published import our_name
 from mmnas.predict.networks import complete
 from mmnas.tasks import TASKS, task_named
+from tests.places import require_questions
 from tests.stand_in import fixture
 
 

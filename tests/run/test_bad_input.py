@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmnas.data.vqa_json import require_annotations, require_questions
+from tests.places import require_annotations, require_questions
 
 
 @pytest.fixture

@@ -157,3 +157,49 @@ def test_check_data_says_what_is_there(place, capsys):
         assert mmnas_main(["check-data", task, *DATA, "--SPLIT=train+more"]) == 1
         output = capsys.readouterr().out
         assert "has no split 'more'; it has 'train', 'val', 'test'\nverdict: NOT ready" in output, output
+
+
+@pytest.mark.slow
+def test_training_starts_from_the_split_train_unless_another_is_named(place, run, tmp_path):
+    flags = ["--RUN=train", *place.settings, *DATA, "--NW=0", "--MAX_EPOCH=1"]
+    done = run(place, *flags, "--VERSION=mine")
+    assert done.code == 0 and "40 training samples" in done.output, done.output
+    (tmp_path / "else").mkdir()
+    tune = ["--RUN=train", f"--CKPT_PATH={place.checkpoint('mine', 'epoch1.pkl')}", "--DATA_PATH=else"]
+    assert "fine-tuning on train under else" in run(place, *tune, "--VERSION=tuned").output
+    assert (
+        "'train+vla' is unknown" in run(place, *tune, "--VERSION=x", "--DATASET=vqa2", "--SPLIT=train+vla").output
+    )
+
+
+@pytest.mark.slow
+def test_captions_of_any_split_are_trained_on(place, run, tmp_path):
+    place.task = "itm"
+    changed(
+        tmp_path, "captions.json", lambda entry: entry.update(split={"test": "more"}.get(entry["split"], "mine"))
+    )
+    flags = ["--RUN=train", *place.settings, *DATA, "--NW=0", "--MAX_EPOCH=1", "--VERSION=pairs"]
+    done = run(place, *flags, "--SPLIT=mine+more")
+    assert done.code == 0 and "120 training samples" in done.output, done.output
+
+
+def test_boxes_in_other_units_are_refused_and_pointed_out(place, run, tmp_path, capsys):
+    place.task = "vgd"
+    changed(tmp_path, "expressions.json", lambda entry: entry.update(bbox=[0.1, 0.1, 0.2, 0.2]))
+    flags = ["--RUN=train", *place.settings, *DATA, "--NW=0", "--SPLIT=train", "--VERSION=things"]
+    done = run(place, *flags)
+    assert done.code == 2 and "no region meets any expression" in done.output
+    assert "a bbox is [x, y, width, height] in pixels" in done.output and not (tmp_path / "logs").exists()
+    for path in (tmp_path / "mine/features").glob("*.npz"):
+        with np.load(path) as file:
+            np.savez(path, **{**file, "bbox": file["bbox"] / 400})
+    assert mmnas_main(["check-data", "vqa", *DATA]) == 0
+    assert "lie within 0..1: boxes must be in pixels; so do those of 29 others" in capsys.readouterr().out
+
+
+def test_the_folder_in_an_image_s_name_is_not_part_of_its_features_file(place, run, tmp_path):
+    changed(tmp_path, "questions.json", lambda entry: entry.update(image=f"{entry['split']}/{entry['image']}"))
+    assert mmnas_main(["check-data", "vqa", *DATA]) == 0
+    (tmp_path / "mine/features/photo-05a.jpg.npz").unlink()
+    done = run(place, "--RUN=train", *place.settings, *DATA, "--VERSION=mine")
+    assert "image 'train/photo-05a.jpg' of" in done.output and "a file such as photo-05a.jpg.npz" in done.output

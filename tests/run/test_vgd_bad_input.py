@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmnas.data.refs import require_expressions
 from tests.conftest import Workplace
+from tests.places import require_expressions
 from tests.run.test_bad_input import refused, rewrite
 
 WOREF = "vgd_coco/fix100/refcoco_unc"
@@ -129,7 +129,7 @@ def test_missing_features_are_named_and_counted_before_training(place, run, data
 
 def test_a_folder_without_features(place, run, data):
     shutil.rmtree(data / "vgd_coco")
-    refused(train(place, run), "no region features of refcoco (vg_woref)", WOREF)
+    refused(train(place, run), "no region features of refcoco (--FEAT=vg_woref)", WOREF)
     refused(train(place, run, "--DATASET=refcoco+", f"--DATA_PATH={data}"), "refs/refcoco+")
 
 
@@ -173,7 +173,7 @@ def test_damaged_mask_rcnn_features(place, run, data, fault):
     [
         ("--DATASET=refcoco++", ("--DATASET=refcoco++", "refcoco+")),
         ("--FEAT=mrcn", ("--FEAT=mrcn", "coco_mrcn")),
-        ("--SPLIT=testA", ("--SPLIT=testA", "train, train+val")),
+        ("--SPLIT=testA", ("--SPLIT 'testA'", "train, train+val")),
         ("--LOSS=kl", ("--LOSS=kl", "kld")),
     ],
 )

@@ -9,12 +9,12 @@ import torch
 
 import mmnas
 from mmnas.boxes import pairwise_iou
-from mmnas.data.refs import require_expressions
 from mmnas.data.sources import grounding_features
 from mmnas.demo.demos import demo
 from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.models.published import our_name
 from tests.conftest import ROOT, Workplace
+from tests.places import require_expressions
 
 
 @pytest.fixture

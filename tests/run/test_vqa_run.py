@@ -9,10 +9,11 @@ import torch
 
 import mmnas
 from mmnas.data.features import NpzFolders
-from mmnas.data.vqa_json import read_questions, require_questions
+from mmnas.data.vqa_json import read_questions
 from mmnas.engine.checkpoint import load_checkpoint
 from mmnas.models.published import our_name
 from tests.conftest import ROOT, Workplace
+from tests.places import require_questions
 
 
 def base(trained: Workplace, name: str = "epoch2.pkl") -> str:

@@ -6,10 +6,10 @@ import shutil
 import pytest
 import torch
 
-from mmnas.data.vqa_json import annotation_places
 from mmnas.run.cli import parse
 from mmnas.run.plan import make_plan
 from mmnas.tasks.vqa import VQATask
+from tests.places import annotation_places
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from mmnas.config import load_config
 from mmnas.data import vqa_json
 from mmnas.tasks.vqa import VQATask
+from tests.places import annotation_places, question_places
 
 ANSWERS = ["red"] * 7 + ["two", "2", "unknown"]
 
@@ -18,8 +19,8 @@ def task(tmp_path, monkeypatch):
     """A task on three questions per split; `task.parsed` counts how often each file was parsed."""
     for number, split in enumerate(vqa_json.SPLITS):
         ids = [{"question_id": 10 * number + n, "image_id": 7} for n in range(3)]
-        write(vqa_json.question_places(tmp_path, split)[0], "questions", ids, question=f"What is {split}?")
-        for path in vqa_json.annotation_places(tmp_path, split)[:1]:
+        write(question_places(tmp_path, split)[0], "questions", ids, question=f"What is {split}?")
+        for path in annotation_places(tmp_path, split)[:1]:
             answers = [{"answer": answer} for answer in ANSWERS]
             write(path, "annotations", ids[::-1], answers=answers, multiple_choice_answer="red")
     folder = tmp_path / "coco_extract" / "train2014"
