@@ -53,13 +53,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {"search.choose": 16},
     "uniform": {"search.choose": 16, "search.alpha_init": "uniform"},
     "fair": {"search.choose": 16, "search.alpha_init": "uniform", "search.sampling": "fair"},
-    "loss": {"search.choose": 16, "search.warm_up": "loss"},
-    "fair-loss": {
-        "search.choose": 16,
-        "search.alpha_init": "uniform",
-        "search.sampling": "fair",
-        "search.warm_up": "loss",
-    },
     **{macs: {"search.choose": 16, "search.macs": macs} for macs in ("31M", "36M", "41M")},
     "random": {"search.strategy": "random", "search.choose": 64},
     "evolution": {"search.strategy": "evolution", "search.choose": 64},

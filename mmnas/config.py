@@ -37,7 +37,6 @@ Names = tuple[Text, ...]
 AlphaMode = Literal["full", "two"]
 AlphaInit = Literal["prior", "uniform", "normal"]
 Strategy = Literal["paper", "random", "evolution"]
-WarmUp = Literal["epochs", "loss"]
 Sampling = Literal["alphas", "fair"]
 BUDGET = re.compile(r"(\d{1,15}(\.\d{1,9})?[KMG]?)?", re.ASCII)
 ENCODER = ("self_att_64", "feed_forward")
@@ -138,7 +137,6 @@ class SearchConfig(Section, frozen=True):
     min_epochs: Annotated[int, Meta(ge=0, le=10**6), doc("never stop early before so many epochs")] = 0
     strategy: Annotated[Strategy, doc("alphas, or a control: the best of random paths, or evolution")] = "paper"
     choose: Annotated[Few, doc("at the end, score N genotypes, take the best; 0: none, 64 for a control")] = 0
-    warm_up: Annotated[WarmUp, doc("alphas start at --ALPHA_START, or when images are used")] = "epochs"
     sampling: Annotated[Sampling, doc("warm-up's paths: by alphas, or each candidate equally often")] = "alphas"
     macs: Annotated[Text, doc("most multiply-adds of the blocks that are found, such as 2.0G")] = ""
     params: Annotated[Text, doc("most parameters of the blocks that are found, such as 40M")] = ""

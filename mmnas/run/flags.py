@@ -77,7 +77,7 @@ FLAGS = {
         "--ALPHA_MODE": "search.alpha_mode", "--ALPHA_START": "search.alpha_start",
         "--ALPHA_EVERY": "search.alpha_every", "--ALPHA_INIT": "search.alpha_init",
         "--PATIENCE": "search.patience", "--MIN_EPOCH": "search.min_epochs", "--SEARCH": "search.strategy",
-        "--CHOOSE": "search.choose", "--WARM_UP": "search.warm_up", "--SAMPLING": "search.sampling",
+        "--CHOOSE": "search.choose", "--SAMPLING": "search.sampling",
         "--MACS": "search.macs", "--PARAMS": "search.params", "--MAX_SKIP": "search.max_skip",
     },
     "machine": {

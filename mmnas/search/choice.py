@@ -34,15 +34,12 @@ class HeldOut:
         self.task, self.supernet, self.group = task, supernet, group
         self.batches = [task.with_totals(batch) for batch in batches]
 
-    def loss(self, path: Sequence[int], exchanged: bool = False) -> float:
-        """Return the mean loss of a path; `exchanged` gives every sample the region features of another one.
-
-        Raises `DataError` for a loss that is no finite number, by which nothing can be chosen.
-        """
+    def loss(self, path: Sequence[int]) -> float:
+        """Return the mean loss of a path. Raises `DataError` if it is not finite, by which nothing can be chosen."""
         network = self.supernet.network(path).eval()
         with torch.inference_mode(), autocast(self.task.config, self.group.device):
-            batches = map(_exchanged, self.batches) if exchanged else self.batches
-            mean = torch.stack([self.task.loss(network, batch)["total"].double() for batch in batches]).mean()[None]
+            losses = [self.task.loss(network, batch)["total"].double() for batch in self.batches]
+            mean = torch.stack(losses).mean()[None]
             self.group.average([mean])
         if not mean.isfinite():
             raise DataError(
@@ -50,15 +47,6 @@ class HeldOut:
                 "features (check-data --full), or lower training.base_lr"
             )
         return float(mean)
-
-    def image_gain(self, paths: Sequence[Sequence[int]]) -> float:
-        """Return by which part the paths' loss rises with other images: 0 where only texts are used."""
-        exchanged, own = (sum(self.loss(path, other) for path in paths) for other in (True, False))
-        return exchanged / own - 1
-
-
-def _exchanged(batch: Batch) -> Batch:
-    return {**batch, "features": batch["features"].roll(1, 0)}
 
 
 def scores_of(

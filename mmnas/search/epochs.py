@@ -66,14 +66,12 @@ def log_epoch(rows: Sequence[Row], space: Genotype) -> None:
         "epoch %d: loss %.4f; %d blocks changed, the genotype has stood for %d epochs; %d architecture steps",
         row["epoch"], row["loss"], row["changed"], row["unchanged_epochs"], row["architecture_steps"],
     )  # fmt: skip
-    if "image_gain" in row:
-        log.info("  warm-up: with the features of other images the loss is %.0f %% higher", 100 * row["image_gain"])
     for line in _described(epochs[-1], Genotype.from_dict(row["genotype"])):
         log.info("  %s", line)
     if collapses(epochs):
         log.warning(
             "the genotype is nearly decided, but the loss has hardly fallen since architecture steps began: "
-            "start them later (--ALPHA_START, --WARM_UP=loss)"
+            "start them later (--ALPHA_START)"
         )
 
 

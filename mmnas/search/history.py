@@ -44,8 +44,6 @@ class SearchEpoch(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     parameters: Natural = 0
     """Of the blocks found, at the size that genotypes are trained with; so are the multiply-adds."""
     multiply_adds: Natural = 0
-    image_gain: Finite = 0.0
-    """The loss with other images' features over the loss, less 1; measured in a warm-up that waits for it."""
 
     @property
     def entropy(self) -> float:

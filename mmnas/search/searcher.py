@@ -39,9 +39,7 @@ from mmnas.tasks.base import Task
 log = logging.getLogger(__name__)
 
 # What a random stream is for; seeded by the run's seed, this and the step.
-WEIGHT_PATH, GATES, GATED_STEP, FAIR_PATH, TRIAL_PATHS, CHOICE = 1, 2, 3, 4, 5, 6
-IMAGE_GAIN = 0.1  # the part by which the loss must rise with other images' features for a warm-up to be over
-TRIALS = 4  # paths that measure it
+WEIGHT_PATH, GATES, GATED_STEP, FAIR_PATH, CHOICE = 1, 2, 3, 4, 5
 HELD_OUT_BATCHES = 20  # that score a path
 EXCESS_WEIGHT = 1.0  # of a limit's excess, relative to the loss
 
@@ -140,12 +138,10 @@ class Searcher(EpochLoop):
 
     def _architecture_steps(self, weight_steps: int) -> int:
         """Return how many architecture steps belong to so many weight steps of the whole search."""
-        search, starts = self.config.search, [self.config.search.alpha_start]
-        if search.warm_up == "loss":
-            starts = [row["epoch"] for row in self.history if row.get("image_gain", 0) >= IMAGE_GAIN]
-        if search.strategy != "paper" or not starts:
+        search = self.config.search
+        if search.strategy != "paper":
             return 0
-        return max(0, weight_steps - starts[0] * len(self.sampler)) // search.alpha_every
+        return max(0, weight_steps - search.alpha_start * len(self.sampler)) // search.alpha_every
 
     def _architecture_step(self, batch: Batch, number: int) -> None:
         """Move the alphas by the gradients of the gates on a batch of the held-out part."""
@@ -184,10 +180,8 @@ class Searcher(EpochLoop):
     def _complete(self, row: dict[str, Any]) -> None:
         """Add and log what the epoch has found: genotype, probabilities, how far they have changed."""
         self._require_equal_alphas()
-        search, steps = self.config.search, self._architecture_steps((self.epoch + 1) * len(self.sampler))
+        steps = self._architecture_steps((self.epoch + 1) * len(self.sampler))
         row |= self._noted(self.history, self.architecture.probabilities(), steps)
-        if search.warm_up == "loss" and search.strategy == "paper" and not steps:
-            row["image_gain"] = self._image_gain()
         log_epoch([*self.history, row], self.genotype)
 
     def _noted(self, history: Sequence[Row], probabilities: Sequence[np.ndarray], steps: int) -> dict[str, Any]:
@@ -206,11 +200,6 @@ class Searcher(EpochLoop):
         """Return the data on which paths are compared, as the epoch has prepared it."""
         self.alpha_sampler.start(0)
         return HeldOut(self.task, self.supernet, self.group, islice(self.alpha_loader, HELD_OUT_BATCHES))
-
-    def _image_gain(self) -> float:
-        """Return by which part the loss rises with the features of other images: 0 while only texts are used."""
-        rng = self._rng(TRIAL_PATHS, self.epoch)
-        return self.held_out().image_gain([self.architecture.draw(rng) for _ in range(TRIALS)])
 
     def _score(self) -> list[Scored]:
         """Score paths for the final choice; return them, the best first."""

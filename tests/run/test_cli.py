@@ -96,7 +96,6 @@ def test_flags_of_the_request(argument, field, value):
         ("--MIN_EPOCH=6", "search.min_epochs", 6),
         ("--SEARCH=evolution", "search.strategy", "evolution"),
         ("--CHOOSE=16", "search.choose", 16),
-        ("--WARM_UP=loss", "search.warm_up", "loss"),
         ("--SAMPLING=fair", "search.sampling", "fair"),
         ("--MACS=2.0G", "search.macs", "2.0G"),
         ("--PARAMS=40M", "search.params", "40M"),

@@ -241,7 +241,6 @@ def test_the_prior_survives_until_alphas_learn(tmp_path, world):
         (["--MACS=2T"], "macs must be a number such as 40M or 2.0G, not '2T'"),
         (["--PARAMS=1K"], "--PARAMS=1000 is too small: no genotype takes less than"),
         (["--CHOOSE=-1"], "search.choose must be an integer of at least 0"),
-        (["--WARM_UP=never"], "--WARM_UP=never is unknown; valid ones: epochs, loss"),
     ],
 )
 def test_mistaken_flags_are_one_line(place, run, flags, message):
@@ -329,7 +328,7 @@ def free(tmp_path_factory, few_images):
 
 @pytest.mark.parametrize(
     "overrides",
-    [{"search.strategy": "random", "search.choose": 3}, {"search.warm_up": "loss", "search.choose": 3}],
+    [{"search.strategy": "random", "search.choose": 3}, {"search.sampling": "fair", "search.choose": 3}],
 )
 def test_a_resumed_search_chooses_the_same(tmp_path, few_images, overrides):
     whole, history = searched("vqa", few_images, tmp_path / "whole", **overrides)
@@ -388,31 +387,10 @@ def test_a_search_does_not_stop_before_its_least_number_of_epochs(tmp_path, few_
     assert not searcher._unfinished()
 
 
-def test_a_warm_up_ends_once_the_loss_shows_that_images_are_used(tmp_path, few_images, monkeypatch):
-    gains = iter([0.09, 0.11])
-    monkeypatch.setattr(Searcher, "_image_gain", lambda _: next(gains))
-    overrides = {"search.warm_up": "loss", "training.epochs": 4}
-    searcher, history = searched("vqa", few_images, tmp_path, **overrides)
-    steps = [each.architecture_steps for each in history.epochs]
-    assert steps == [0, 0, len(searcher.sampler), 2 * len(searcher.sampler)]
-    assert [each.image_gain for each in history.epochs] == [0.09, 0.11, 0.0, 0.0]
-
-
 def test_a_warm_up_that_never_ends_is_told(tmp_path, few_images, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("mmnas"), "propagate", True)
-    monkeypatch.setattr(Searcher, "_image_gain", lambda _: 0.0)
-    searcher, _ = searched("vqa", few_images, tmp_path, **{"search.warm_up": "loss", "training.epochs": 1})
+    searched("vqa", few_images, tmp_path, **{"search.alpha_start": 1, "training.epochs": 1})
     assert "the warm-up has not ended, and no architecture was learned" in caplog.text
-    assert searcher.history[0]["image_gain"] == 0
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_the_gain_from_images_is_measured_on_every_task(tmp_path, few_images, name):
-    """An untrained network does not use images yet; it is a number, the same each time."""
-    searcher = searcher_of(name, few_images, tmp_path, **SMALL)
-    searcher._prepare_epoch()
-    gain = searcher._image_gain()
-    assert abs(gain) < 0.1 and gain == searcher._image_gain()
 
 
 def test_fair_paths_take_each_candidate_of_a_block_equally_often(tmp_path, few_images):
