@@ -58,3 +58,22 @@ def test_what_cannot_be_answered_stops_nothing_else(asked):
     ]
     with pytest.raises(ValueError, match="no words"):
         model.predict(paths[0], "?")
+
+
+@pytest.mark.parametrize(
+    "image", [None, 3, b"a.jpg", np.ones((2, 2048)), (1, 2), ("a", "b", "c"), ([[1], [1, 2]], [], (3, 4))], ids=repr
+)
+def test_what_is_no_image_is_named(image, trained):
+    model = mmnas.load(trained.checkpoint("base", "epoch2.pkl"))
+    (result,) = model.predict_each([(image, "how many?")])
+    assert result.reason.startswith("image 1 is not a file, a Pillow image, Regions, or a tuple of")
+
+
+def test_wrong_numbers_are_told(trained):
+    model = mmnas.load(trained.checkpoint("base", "epoch2.pkl"))
+    with pytest.raises(ValueError, match="top=-1: ask for at least 1"):
+        model.predict((np.ones((1, 2048)), [[0, 0, 9, 9]], (9, 9)), "how many?", top=-1)
+    with pytest.raises(ValueError, match=r"the size \(1,\); expected"):
+        model(["how many?"], [np.ones((1, 2048))], [np.ones((1, 4))], [(9,)])
+    with pytest.raises(ValueError, match="no checkpoint is named"):
+        mmnas.load([])
