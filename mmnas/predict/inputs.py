@@ -33,7 +33,7 @@ def default_cache() -> Path:
 def name_of(image: ImageInput, number: int) -> str:
     """Return what an image is called: its path, or its number."""
     path = getattr(image, "filename", "") if isinstance(image, Image.Image) else image
-    return str(path) if path and isinstance(path, (str, Path)) else f"image {number}"
+    return str(path) if isinstance(path, (str, Path)) and path else f"image {number}"
 
 
 class Inputs:
@@ -68,13 +68,18 @@ class Inputs:
 
     def regions(self, image: ImageInput, name: str) -> Regions:
         """Return the regions of an image that messages call `name`. Raises DataError if it is unusable."""
-        if isinstance(image, Regions):
-            return self._checked(image, name)
-        if isinstance(image, tuple):
-            return self._checked(Regions(*map(np.asarray, image)), name)
         if isinstance(image, Image.Image):
             return self._detected(pixels_of(image), name)
-        path = Path(image)
+        try:
+            if isinstance(image, tuple):
+                with np.errstate(over="ignore"):
+                    image = Regions(*(np.asarray(part, np.float32) for part in image))
+            path = Path() if isinstance(image, Regions) else Path(image)
+        except (TypeError, ValueError) as exception:
+            kinds = "a file, a Pillow image, Regions, or a tuple of features, boxes and (height, width)"
+            raise DataError(f"{name} is not {kinds}: {exception}") from None
+        if isinstance(image, Regions):
+            return self._checked(image, name)
         if path.suffix == ".npz":
             if not path.exists():
                 raise DataError(f"features not found: {path}")

@@ -110,6 +110,8 @@ class LoadedModel:
         """Yield a prediction for each pair in turn; a `Failure` where that is impossible, which stops nothing."""
         if self.task.name not in READERS:
             raise ConfigError(f"predictions of the task {self.task.name} are unknown; call the model on arrays")
+        if top < 1:
+            raise ConfigError(f"top={top}: ask for at least 1 answer")
         if attention and len(self.models) > 1:
             raise ConfigError("the attention of blocks is that of one checkpoint: name one")
         at_a_time = 1 if attention or self.inputs.detector else _AT_A_TIME
@@ -119,15 +121,15 @@ class LoadedModel:
             yield from (next(results) if isinstance(each, Pair) else each for each in chunk)
 
     def _prepared(self, pairs: Iterable[tuple[ImageInput, str]]) -> Iterator[Pair | Failure]:
-        held: ImageInput | None = None
+        held, regions = None, None
         for number, (image, text) in enumerate(pairs, start=1):
             name = name_of(image, number)
             try:
-                if image is not held:  # several texts about one image often come together
+                if regions is None or image is not held:  # several texts about one image often come together
                     held, regions = image, self.inputs.regions(image, name)
                 yield self._pair(regions, text, name, wordless=False)
             except (MMNasError, OSError) as exception:
-                held = None
+                regions = None
                 yield Failure(name, text, one_line(exception).removeprefix(f"{name}: "))
 
     def _answered(self, pairs: list[Pair], top: int, attention: bool) -> list[Prediction | Failure]:
@@ -162,11 +164,10 @@ class LoadedModel:
         """Cut a text and regions to what the network reads. Raises `DataError` for other shapes, or no words."""
         width, limits = self.config.model.feature_size, self.config.data
         count = len(regions.features) if regions.features.ndim else 0
-        if not count or regions.features.shape != (count, width) or regions.boxes.shape != (count, 4):
-            raise DataError(
-                f"{name}: features are {regions.features.shape} and boxes {regions.boxes.shape}; "
-                f"expected (K, {width}) and (K, 4) with K at least 1"
-            )
+        shapes = (regions.features.shape, regions.boxes.shape, regions.image_size.shape)
+        if not count or shapes != ((count, width), (count, 4), (2,)):
+            given = "features are {}, boxes {}, the size {}".format(*shapes)
+            raise DataError(f"{name}: {given}; expected (K, {width}), (K, 4) and (2,) with K at least 1")
         words = tuple(tokenize(text)[: limits.max_tokens])
         if not words and not wordless:
             raise DataError("the text has no words")
@@ -202,6 +203,8 @@ def load(
     when several do not belong together.
     """
     given = checkpoint_path if isinstance(checkpoint_path, (list, tuple)) else [checkpoint_path]
+    if not given:
+        raise ConfigError("no checkpoint is named")
     paths = map(Path, cast(Sequence[PathLike], given))
     loaded = [network_of(path, complete(path, vocabulary_from), device) for path in paths]
     _, task, genotype, config = loaded[0]

@@ -36,7 +36,7 @@ def draw_answers(
     strongest = np.argsort(-np.asarray(weights, float), kind="stable")[:STRONGEST].tolist()
     colors = (ORANGE, BLUE, GREEN, PINK, BROWN)
     drawn = [
-        (_scaled(boxes[index], scale), f"{weights[index]:.0%}", color, 3)
+        (_scaled(boxes[index], scale), f"{weights[index]:.0%}" if weights[index] >= 0.005 else "<1%", color, 3)
         for index, color in zip(strongest, colors, strict=False)
     ]
     if not drawn:

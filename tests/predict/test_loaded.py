@@ -68,3 +68,22 @@ def test_features_in_one_file_are_of_one_image(tmp_path):
     assert all(inputs.regions("a.jpg", "a").features.all() for _ in range(2))
     with pytest.raises(DataError, match=r"a\.npz was read for a\.jpg: name a folder"):
         inputs.regions("b.jpg", "b")
+
+
+@pytest.mark.parametrize(
+    "image", [None, 3, b"a.jpg", np.ones((2, 2048)), (1, 2), ("a", "b", "c"), ([[1], [1, 2]], [], (3, 4))], ids=repr
+)
+def test_what_is_no_image_is_named(image, trained):
+    model = mmnas.load(trained.checkpoint("base", "epoch2.pkl"))
+    (result,) = model.predict_each([(image, "how many?")])
+    assert result.reason.startswith("image 1 is not a file, a Pillow image, Regions, or a tuple of")
+
+
+def test_wrong_numbers_are_told(trained):
+    model = mmnas.load(trained.checkpoint("base", "epoch2.pkl"))
+    with pytest.raises(ValueError, match="top=-1: ask for at least 1"):
+        model.predict((np.ones((1, 2048)), [[0, 0, 9, 9]], (9, 9)), "how many?", top=-1)
+    with pytest.raises(ValueError, match=r"the size \(1,\); expected"):
+        model(["how many?"], [np.ones((1, 2048))], [np.ones((1, 4))], [(9,)])
+    with pytest.raises(ValueError, match="no checkpoint is named"):
+        mmnas.load([])
