@@ -65,9 +65,11 @@ def assert_checkpoints_intact(place):
 
 
 def wait_for_hanging(place, process):
-    end_of_wait = time.monotonic() + MINUTE
+    end_of_wait = time.monotonic() + 3 * MINUTE
     while not (place.folder / "hangs").exists():
-        assert process.poll() is None and time.monotonic() < end_of_wait, process.communicate()[0]
+        if process.poll() is not None or time.monotonic() > end_of_wait:
+            process.terminate()  # it would not end by itself
+            pytest.fail(process.communicate(timeout=MINUTE)[0])
         time.sleep(0.05)
     time.sleep(0.5)
 
