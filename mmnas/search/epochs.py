@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from mmnas.config import SearchConfig
 from mmnas.errors import CheckpointError
 from mmnas.genotype import Genotype
 from mmnas.models.cost import Cost
 from mmnas.schema import convert
-from mmnas.search.history import SearchEpoch, SearchHistory, collapses, entropy, margin
+from mmnas.search.history import Scored, SearchEpoch, SearchHistory, collapses, entropy, margin
 
 log = logging.getLogger(__name__)
 
@@ -81,3 +82,25 @@ def _described(epoch: SearchEpoch, genotype: Genotype) -> Iterator[str]:
         pairs = zip(rows, epoch.probabilities[stream], strict=True)
         blocks = (f"{name} {entropy(p):.2f}/{margin(p):.2f}" for [name], p in pairs)
         yield f"{stream} (entropy/margin): {', '.join(blocks)}"
+
+
+def lacks_gain(row: Row, search: SearchConfig) -> bool:
+    """Whether the row, once it is saved, is to be given the gain of images that its warm-up waits for."""
+    waits = search.warm_up == "loss" and search.strategy == "paper"
+    return waits and not row["architecture_steps"] and "image_gain" not in row
+
+
+def note_gain(row: dict[str, Any], gain: float) -> None:
+    """Note and log by which part the loss rises with the features of other images."""
+    row["image_gain"] = gain
+    log.info("  warm-up: with the features of other images the loss is %.0f %% higher", 100 * gain)
+
+
+def chosen(rows: Sequence[Row], scored: Sequence[Scored], search: SearchConfig) -> dict[int, Genotype]:
+    """Log how a search has ended; return the genotype that replaces the last epoch's, if one was chosen."""
+    if search.strategy == "paper" and not rows[-1]["architecture_steps"]:
+        log.warning("the warm-up has not ended, and no architecture was learned: use more epochs (--MAX_EPOCH)")
+    if not scored:
+        return {}
+    log.info("chosen: the best of %d genotypes on the held-out part, loss %.4f", len(scored), scored[0].loss)
+    return {rows[-1]["epoch"]: scored[0].genotype}

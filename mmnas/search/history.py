@@ -122,6 +122,9 @@ def check_history(history: SearchHistory) -> None:
         _check_epoch(epoch, f"epochs[{index}]", history)
         if index:
             _check_follows(epoch, f"epochs[{index}]", history.epochs[index - 1])
+    for index, each in enumerate(history.scored):
+        _check_scored(each, f"scored[{index}]", history)
+        _require(not index or each.loss >= history.scored[index - 1].loss, "scored", "in order, the best first")
 
 
 def _check_candidates(history: SearchHistory) -> None:
@@ -143,8 +146,17 @@ def _check_epoch(epoch: SearchEpoch, key: str, history: SearchHistory) -> None:
             _require(abs(sum(row) - 1) <= SUM_TOLERANCE, path, total)
 
 
+def _check_scored(scored: Scored, key: str, history: SearchHistory) -> None:
+    for stream, rows in zip(STREAMS, (scored.genotype.encoder, scored.genotype.decoder), strict=True):
+        same = len(rows) == len(history.epochs[-1].probabilities[stream])
+        known = all(name in history.candidates[stream] for row in rows for name in row)
+        _require(same and known, f"{key}.genotype.{stream}", "a path through the candidates of all blocks")
+
+
 def _check_follows(epoch: SearchEpoch, key: str, before: SearchEpoch) -> None:
     _require(epoch.epoch > before.epoch, f"{key}.epoch", f"above {before.epoch}, the entry before")
+    steps = before.architecture_steps
+    _require(epoch.architecture_steps >= steps, f"{key}.architecture_steps", f"at least {steps}, as before")
     for stream, rows in before.probabilities.items():
         same = len(epoch.probabilities[stream]) == len(rows)
         _require(same, f"{key}.probabilities.{stream}", f"{len(rows)} blocks, as in the entry before")

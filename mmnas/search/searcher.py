@@ -30,7 +30,7 @@ from mmnas.models.network import MMNasNet
 from mmnas.schema import convert
 from mmnas.search.architecture import Architecture
 from mmnas.search.choice import HeldOut, scores_of
-from mmnas.search.epochs import Row, history_of, log_epoch, row_of, standing
+from mmnas.search.epochs import Row, chosen, history_of, lacks_gain, log_epoch, note_gain, row_of, standing
 from mmnas.search.history import Scored, check_history, write_history
 from mmnas.search.limits import limits_of
 from mmnas.search.supernet import Supernet, space_of
@@ -207,9 +207,9 @@ class Searcher(EpochLoop):
         if search.strategy == "paper" and not search.choose:
             return []
         self._prepare_epoch()  # a run that is resumed after its last epoch has prepared nothing
-        held_out, probabilities = self.held_out(), self.architecture.probabilities()
         with self.stop.at_once():
-            losses = scores_of(search, self.limits, probabilities, held_out.loss, rng)
+            probabilities, score = self.architecture.probabilities(), self.held_out().loss
+            losses = scores_of(search, self.limits, probabilities, score, rng)
         ranked = sorted((loss, path, self.limits.cost(path)) for path, loss in losses.items())
         return [Scored(self.genotype.take(p), loss, c.parameters, c.multiply_adds) for loss, p, c in ranked]
 
@@ -217,22 +217,18 @@ class Searcher(EpochLoop):
         """Write the genotypes and the probabilities of all epochs so far, and in the end what is chosen."""
         if not self.history:
             return
+        if lacks_gain(self.history[-1], self.config.search):
+            self._prepare_epoch()  # anew, as a run does that is resumed here
+            with self.stop.at_once():
+                note_gain(self.history[-1], self._image_gain())
+            self._save()
         found = {row["epoch"]: Genotype.from_dict(row["genotype"]) for row in self.history}
         scored = []
         if not self._unfinished():
             scored = self._score()
-            found |= self._chosen(scored)
+            found |= chosen(self.history, scored, self.config.search)
         if self.group.rank == 0:
             if scored or self.config.search.strategy == "paper":  # a control has found nothing before its end
                 write_genotypes(self.config.files.genotypes, found)
             history = replace(history_of(self.history, self.genotype), scored=scored)
             write_history(self.config.files.history, history)
-
-    def _chosen(self, scored: Sequence[Scored]) -> dict[int, Genotype]:
-        """Log how the search has ended; return the genotype that replaces the last epoch's, if one was chosen."""
-        if self.config.search.strategy == "paper" and not self.history[-1]["architecture_steps"]:
-            log.warning("the warm-up has not ended, and no architecture was learned: use more epochs (--MAX_EPOCH)")
-        if not scored:
-            return {}
-        log.info("chosen: the best of %d genotypes on the held-out part, loss %.4f", len(scored), scored[0].loss)
-        return {self.epoch: scored[0].genotype}

@@ -64,6 +64,16 @@ def assert_checkpoints_intact(place):
         assert load_checkpoint(path).epoch >= 1
 
 
+def wait_for_hanging(place, process):
+    end_of_wait = time.monotonic() + 3 * MINUTE
+    while not (place.folder / "hangs").exists():
+        if process.poll() is not None or time.monotonic() > end_of_wait:
+            process.terminate()  # it would not end by itself
+            pytest.fail(process.communicate(timeout=MINUTE)[0])
+        time.sleep(0.05)
+    time.sleep(0.5)
+
+
 @pytest.fixture
 def long_run(place):
     """Start a long run of short epochs, wait for its first; end what is left of it after the test."""
@@ -154,11 +164,7 @@ def test_a_signal_ends_a_group_of_which_one_waits_for_a_worker(place, run, sampl
     environment = {"HANG": f"{samples} {batches}", "PYTHONPATH": str(ROOT)}
     flags = place.train_flags("x", "--GPU=cpu,cpu", "--NW=1")
     process = place.script(*flags, launcher=[sys.executable, str(HANGING)], environment=environment)
-    end_of_wait = time.monotonic() + MINUTE
-    while not (place.folder / "hangs").exists():
-        assert process.poll() is None and time.monotonic() < end_of_wait, process.communicate()[0]
-        time.sleep(0.05)
-    time.sleep(0.5)
+    wait_for_hanging(place, process)
     everyone, since = descendants(process.pid), time.monotonic()
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=MINUTE)
@@ -174,3 +180,18 @@ def test_a_killed_launcher_leaves_no_process_behind(place, long_run):
     process.kill()
     assert_all_end(everyone, since)
     assert_checkpoints_intact(place)
+
+
+@pytest.mark.parametrize("flag", ["--WARM_UP=loss", "--CHOOSE=2"])
+def test_a_signal_ends_a_search_that_waits_for_its_held_out_part(tmp_path, few_images, flag):
+    """The epoch is saved; what follows it is done on resuming."""
+    place = Workplace(tmp_path, few_images)
+    environment = {"HANG": "58 0", "PYTHONPATH": str(ROOT)}
+    flags = place.search_flags("x", "--NW=1", "--MAX_EPOCH=1", flag)
+    process = place.script(*flags, launcher=[sys.executable, str(HANGING)], environment=environment)
+    wait_for_hanging(place, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=MINUTE)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "stopped after 1 epochs and 0 steps; saved" in output.splitlines()[-1]
+    assert load_checkpoint(place.checkpoint("x", "epoch1.pkl")).epoch == 1

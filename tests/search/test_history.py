@@ -100,6 +100,9 @@ def test_probabilities_may_be_rounded(tmp_path):
 
 EPOCH = ("epochs", 1)
 ROWS = (*EPOCH, "probabilities", "enc")
+PATH = {"enc": [["feed_forward"], ["self_att_64"]], "dec": [["guided_att_64"]]}
+OTHER = PATH | {"enc": [["feed_forward"]]}
+SCORED = {"genotype": PATH, "loss": 0.5, "parameters": 7, "multiply_adds": 5}
 
 
 @pytest.mark.parametrize(
@@ -118,6 +121,9 @@ ROWS = (*EPOCH, "probabilities", "enc")
         (0, (*EPOCH, "epoch"), "epochs[1].epoch must be an integer of at least 1, not 0"),
         (1, (*EPOCH, "epoch"), "epochs[1].epoch must be above 1, the entry before"),
         ([{"genotype": {"enc": [["x"]], "dec": [["gelu"]]}}], ("scored",), "scored[0].genotype.enc[0]: unknown op"),
+        ([SCORED | {"genotype": OTHER}], ("scored",), "scored[0].genotype.enc must be a path through"),
+        ([SCORED, SCORED | {"loss": 0.25}], ("scored",), "scored must be in order, the best first"),
+        (9, ("epochs", 0, "architecture_steps"), "epochs[1].architecture_steps must be at least 9, as before"),
         (2.0, (*EPOCH, "epoch"), "epochs[1].epoch must be an integer, not 2.0"),
         (10**300, (*EPOCH, "epoch"), "epochs[1].epoch must be an integer of at most"),
         (True, (*EPOCH, "changed"), "epochs[1].changed must be an integer, not True"),
