@@ -43,6 +43,9 @@ class OwnImage(int):
         image.name = name
         return image
 
+    def __getnewargs__(self) -> tuple[str]:  # for workers that receive their data as pickles, as on macOS
+        return (self.name,)
+
     def __str__(self) -> str:
         return self.name
 
