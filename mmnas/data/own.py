@@ -43,8 +43,8 @@ class OwnImage(int):
         image.name = name
         return image
 
-    def __getnewargs__(self) -> tuple[str]:  # for workers that receive their data as pickles, as on macOS
-        return (self.name,)
+    def __reduce__(self) -> tuple:  # for workers that receive their data as pickles, as on macOS
+        return OwnImage, (self.name,)
 
     def __str__(self) -> str:
         return self.name

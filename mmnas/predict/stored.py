@@ -93,8 +93,9 @@ def read_result(path: PathLike, data_path: str | None = None) -> StoredResult:
 
     Raises `DataError` when something is missing, damaged or not what the provenance was written for.
     """
-    path, source = Path(path), Path(path).with_suffix(".meta.json")
     rows = read_json(path, "result", kind=list[Row])
+    path = Path(path)
+    source = path.with_suffix(".meta.json")  # not before: some paths have no name
     provenance = read_json(source, "provenance of a result", kind=dict[str, Any])
     if changed := changed_files(path):
         raise DataError(f"{', '.join(changed)} changed after {source} was written: score again")
