@@ -44,6 +44,9 @@ class OwnImage(int):
         image.name = name
         return image
 
+    def __reduce__(self) -> tuple:  # for workers that receive their data as pickles, as on macOS
+        return OwnImage, (self.name,)
+
     def __str__(self) -> str:
         return self.name
 

@@ -20,7 +20,7 @@ from mmnas.demo.vqa_files import write_vqa_files
 from mmnas.errors import ConfigError, DataError
 from mmnas.files import PathLike, read_json, write_json
 
-MIN_IMAGES = 20  # so that every split of every task has an image
+MIN_IMAGES, MAX_IMAGES = 20, 100_000  # every split of every task has an image; each has an id of its own
 
 _VERSION = 2  # increase it when the same seed gives other bytes; worlds of other versions are written again
 _MARK = "world.json"  # says what world this is; has the counts only once the world is complete
@@ -34,11 +34,11 @@ def write_world(out: PathLike, images: int = 400, seed: int = 0) -> dict[str, in
     """Write a world of `images` scenes to the data root `out`; return the number of questions, words, and so on.
 
     The same images and seed give the same bytes. A complete world of the same images and seed is left as it is; any
-    other demo world in `out`, also an incomplete one, is replaced. Raises ConfigError for fewer than 20 images, a
-    negative seed, or an `out` that holds anything else.
+    other demo world in `out`, also an incomplete one, is replaced. Raises ConfigError for other numbers of images
+    than from 20 to 100,000, a negative seed, or an `out` that holds anything else.
     """
-    if images < MIN_IMAGES:
-        raise ConfigError(f"a demo world needs at least {MIN_IMAGES} images, not {images}")
+    if not MIN_IMAGES <= images <= MAX_IMAGES:
+        raise ConfigError(f"a demo world has at least {MIN_IMAGES} and at most {MAX_IMAGES} images, not {images}")
     if seed < 0:
         raise ConfigError(f"the seed of a demo world must be 0 or more, not {seed}")
     out, wanted = Path(out), {"demo_world": _VERSION, "images": images, "seed": seed}

@@ -157,7 +157,7 @@ def parse_devices(text: str) -> list[torch.device]:
     """Return the devices of `--device`, such as "cpu", "cuda" or "cuda:0,cuda:1". Raises ConfigError for others."""
     devices = []
     for name in text.split(","):
-        if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name.strip()):
+        if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name.strip()):
             raise ConfigError(f"--device={text}: use cpu, or devices such as cuda:0,cuda:1")
         device = torch.device(name.strip())
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

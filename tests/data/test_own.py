@@ -1,6 +1,7 @@
 """One's own data: image names and ids of any kind, what is read of each file, and what is refused."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -29,6 +30,11 @@ def test_an_image_is_known_by_the_number_in_its_name_or_else_by_its_name():
     assert all(0 < own_image_id(name) < 2**63 for name in names)
     assert label(OwnImage("cat.jpg")) == "cat.jpg" and label(7) == label(np.int64(7)) == 7
     assert type(label(np.int64(7))) is int
+
+
+def test_workers_that_receive_pickles_know_the_name():
+    image = pickle.loads(pickle.dumps(OwnImage("photos/cat.jpg")))
+    assert image == own_image_id("cat.jpg") and label(image) == "photos/cat.jpg"
 
 
 def test_messages_call_an_image_by_its_name(tmp_path):

@@ -106,8 +106,10 @@ def test_only_an_empty_place_or_a_demo_world_is_written_into(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-@pytest.mark.parametrize(("images", "seed", "message"), [(19, 0, "at least 20"), (20, -1, "0 or more")])
-def test_too_few_images_and_a_negative_seed_are_refused(tmp_path, images, seed, message):
+@pytest.mark.parametrize(
+    ("images", "seed", "message"), [(19, 0, "at least 20"), (10**30, 0, "at most 100000"), (20, -1, "0 or more")]
+)
+def test_too_few_or_many_images_and_a_negative_seed_are_refused(tmp_path, images, seed, message):
     with pytest.raises(ConfigError, match=message):
         write_world(tmp_path / "data", images, seed)
     assert not (tmp_path / "data").exists()

@@ -185,7 +185,7 @@ def test_other_settings_do_not_mix(quick, pictures, tmp_path, capsys):
         ("--boxes=0", "--boxes=0 must be"), ("--boxes=100-10", "--boxes"), ("--boxes=10-301", "--boxes"),
         ("--boxes=many", "--boxes"), ("--threshold=2", "--threshold=2.0"), ("--threshold=nan", "--threshold=nan"),
         ("--device=tpu9", "--device=tpu9"), ("--device=cuda:99", "--device=cuda:99"), ("--device=meta", "--device"),
-        ("--given-boxes=nowhere", "nowhere is not a folder"),
+        ("--given-boxes=nowhere", "nowhere is not a folder"), ("--device=cuda:٣", "--device=cuda"),
     ],
 )  # fmt: skip
 def test_wrong_flags(flag, message, quick, pictures, tmp_path, capsys):

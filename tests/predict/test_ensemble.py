@@ -277,6 +277,10 @@ def test_scores_that_no_run_wrote_are_one_line(copy, scored, tmp_path, capsys, t
     assert f"{path.stem}.scores.npy is damaged (it holds" in refused(capsys, path, path, tmp_path / "out.json")
 
 
+def test_what_is_no_name_of_a_result_is_one_line(tmp_path, capsys):
+    assert "result cannot be read: .: Is a directory" in refused(capsys, ".", ".", tmp_path / "out.json")
+
+
 def test_scores_in_columns_are_the_same_scores(copy, scored, tmp_path):
     path = copy("itm_one")
     replaced(path, "scores", np.asfortranarray(arrays(path)))
