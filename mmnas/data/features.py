@@ -27,7 +27,10 @@ from mmnas.schema import shown
 KEYS = {"x": ("x",), "fc7+pool5": ("fc7", "pool5")}
 """The kinds of features, and the keys that hold them in an npz file."""
 WIDTHS = {"x": 2048, "fc7+pool5": 2048 + 1024}
-_EXPECTED = {"x": "({0}, K) or (K, {0})", "fc7+pool5": "(K, 2048) and (K, 1024), {0} together"}
+_EXPECTED = {
+    "x": "({0}, K) or (K, {0}); model.feature_size by --CFG sets another width",
+    "fc7+pool5": "(K, 2048) and (K, 1024), {0} together",
+}
 # Detectors clip boxes to the image with rounding; a box may pass the border by this many pixels.
 BORDER = 1.5
 # Far beyond what detectors give; an array that claims more is not read.
