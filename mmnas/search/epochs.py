@@ -84,18 +84,6 @@ def _described(epoch: SearchEpoch, genotype: Genotype) -> Iterator[str]:
         yield f"{stream} (entropy/margin): {', '.join(blocks)}"
 
 
-def lacks_gain(row: Row, search: SearchConfig) -> bool:
-    """Whether the row, once it is saved, is to be given the gain of images that its warm-up waits for."""
-    waits = search.warm_up == "loss" and search.strategy == "paper"
-    return waits and not row["architecture_steps"] and "image_gain" not in row
-
-
-def note_gain(row: dict[str, Any], gain: float) -> None:
-    """Note and log by which part the loss rises with the features of other images."""
-    row["image_gain"] = gain
-    log.info("  warm-up: with the features of other images the loss is %.0f %% higher", 100 * gain)
-
-
 def chosen(rows: Sequence[Row], scored: Sequence[Scored], search: SearchConfig) -> dict[int, Genotype]:
     """Log how a search has ended; return the genotype that replaces the last epoch's, if one was chosen."""
     if search.strategy == "paper" and not rows[-1]["architecture_steps"]:

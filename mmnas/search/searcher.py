@@ -30,7 +30,7 @@ from mmnas.models.network import MMNasNet
 from mmnas.schema import convert
 from mmnas.search.architecture import Architecture
 from mmnas.search.choice import HeldOut, scores_of
-from mmnas.search.epochs import Row, chosen, history_of, lacks_gain, log_epoch, note_gain, row_of, standing
+from mmnas.search.epochs import Row, chosen, history_of, log_epoch, row_of, standing
 from mmnas.search.history import Scored, check_history, write_history
 from mmnas.search.limits import limits_of
 from mmnas.search.supernet import Supernet, space_of
@@ -217,11 +217,6 @@ class Searcher(EpochLoop):
         """Write the genotypes and the probabilities of all epochs so far, and in the end what is chosen."""
         if not self.history:
             return
-        if lacks_gain(self.history[-1], self.config.search):
-            self._prepare_epoch()  # anew, as a run does that is resumed here
-            with self.stop.at_once():
-                note_gain(self.history[-1], self._image_gain())
-            self._save()
         found = {row["epoch"]: Genotype.from_dict(row["genotype"]) for row in self.history}
         scored = []
         if not self._unfinished():

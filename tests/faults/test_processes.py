@@ -182,7 +182,7 @@ def test_a_killed_launcher_leaves_no_process_behind(place, long_run):
     assert_checkpoints_intact(place)
 
 
-@pytest.mark.parametrize("flag", ["--WARM_UP=loss", "--CHOOSE=2"])
+@pytest.mark.parametrize("flag", ["--SEARCH=random", "--CHOOSE=2"])
 def test_a_signal_ends_a_search_that_waits_for_its_held_out_part(tmp_path, few_images, flag):
     """The epoch is saved; what follows it is done on resuming."""
     place = Workplace(tmp_path, few_images)
