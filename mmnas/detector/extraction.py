@@ -103,7 +103,7 @@ def _begin_process(threads: int) -> None:
 
 def _end_with_parent() -> None:
     multiprocessing.parent_process().join()  # type: ignore[union-attr]  # this process is a child
-    os._exit(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _extract_part(job: Job, device: torch.device, position: int, images: Sequence[Path]) -> Outcome:
