@@ -35,7 +35,7 @@ class HeldOut:
         self.batches = [task.with_totals(batch) for batch in batches]
 
     def loss(self, path: Sequence[int]) -> float:
-        """Return the mean loss of a path. Raises `DataError` if it is not finite, by which nothing can be chosen."""
+        """Return a path's mean loss. Raises `DataError` unless it is finite, for nothing is chosen by NaN."""
         network = self.supernet.network(path).eval()
         with torch.inference_mode(), autocast(self.task.config, self.group.device):
             losses = [self.task.loss(network, batch)["total"].double() for batch in self.batches]
