@@ -25,6 +25,7 @@ def check_data(options: argparse.Namespace) -> int:
     from mmnas.config import load_config
     from mmnas.data.own import OWN, require_splits
     from mmnas.run.cli import parse  # with torch, which would slow down --help
+    from mmnas.run.plan import check_split
     from mmnas.tasks import task_named
     from mmnas.tasks.report import Report
 
@@ -33,6 +34,7 @@ def check_data(options: argparse.Namespace) -> int:
     request = parse(task, ["--RUN=train", *flags])
     split, overrides = request.split or "", request.overrides
     config = load_config(task.name, "small", split=split, version="", overrides=overrides, file=request.file)
+    check_split(task, request, config)
     config = task.settle(config)
     report = Report(print)
     report.line(f"{task.name} {config.data.dataset}".rstrip() + f", to train on {config.split}")

@@ -18,7 +18,7 @@ from mmnas.errors import CheckpointError, ConfigError
 from mmnas.genotype import Genotype, read_genotype
 from mmnas.paths import RunPaths
 from mmnas.run.flags import LEARNING, Request, check_flags, default_genotype
-from mmnas.schema import Text, convert
+from mmnas.schema import Text, convert, require_one_of
 from mmnas.search.limits import checked_space
 from mmnas.tasks.base import Task
 
@@ -103,12 +103,19 @@ def make_plan(task: type[Task], request: Request) -> Plan:
             genotype = checked_space(config)
         else:
             genotype = read_genotype(request.geno_path or default_genotype(task), request.geno_epoch)
+    check_split(task, request, config)
     named = request.version is not None
     deadline = None if request.time_limit is None else time.time() + 60 * request.time_limit
     switches = request.resume, request.keep_all, named, request.scores, request.new_answers
     plan = Plan(request.run, config, genotype, source, *switches, deadline)
     check_folder(plan)
     return plan
+
+
+def check_split(task: type[Task], request: Request, config: Config) -> None:
+    """Raise `ConfigError` for a --SPLIT that a published data set lacks; one's own data names its splits itself."""
+    if request.split and config.data.dataset != OWN:
+        require_one_of("--SPLIT", request.split, task.splits)
 
 
 def check_folder(plan: Plan) -> None:

@@ -64,10 +64,8 @@ class Task(ABC):
     @classmethod
     def settle(cls, config: Config) -> Config:
         """Complete the configuration of a new run. Raises `ConfigError` for an unknown value."""
-        own = config.data.dataset == OWN  # which names its splits itself
-        config = replace(config, split=config.split or ("train" if own else cls.splits[0]))
-        if not own:
-            require_one_of("--SPLIT", config.split, cls.splits)
+        default = "train" if config.data.dataset == OWN else cls.splits[0]
+        config = replace(config, split=config.split or default)
         for key, valid in cls.choices.items():
             require_one_of(key, config.value(key), valid)
         for split in config.training.split_base_lr:
