@@ -1,4 +1,4 @@
-"""`python -m mmnas plot-search`: how a search went, as a picture and a table; several ones side by side."""
+"""`python -m mmnas plot-search`: how a search went, as a picture and a table, or several searches side by side."""
 
 import argparse
 from collections.abc import Iterator, Mapping

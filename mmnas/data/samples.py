@@ -41,9 +41,10 @@ def require_images(source: RegionSource, image_ids: Iterable[int], what: str) ->
     if missing:
         more = {1: "", 2: " and 1 more image"}.get(len(missing), f" and {len(missing) - 1} more images")
         first = label(missing[0])
-        names = f"{Path(str(first)).name}.npz" + (
-            "" if isinstance(first, str) else f" or COCO_<split>_{first:012d}.jpg.npz"
-        )
+        if isinstance(first, str):
+            names = f"{Path(first).name}.npz"
+        else:
+            names = f"{first}.npz or COCO_<split>_{first:012d}.jpg.npz"
         where = f"of the {what}; looked in {source.describe()}"
         remedy = f"for a file such as {names}; put it there or name its folder by --FEAT_PATH"
         raise MissingData(f"no region features for image {shown(first)}{more} {where} {remedy}")

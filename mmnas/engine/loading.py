@@ -27,7 +27,7 @@ from mmnas.errors import DataError, MMNasError, one_line
 
 SAMPLES = 16  # read before the first step
 MOST_TOKENS = 2**20  # so that tokens only order samples of as many regions
-FILES_PER_WORKER = 8  # open files that a run takes at most
+FILES_PER_WORKER = 8  # open files that each worker adds to FILES at most
 PREFETCH = 2  # batches that each worker prepares ahead
 log = logging.getLogger(__name__)
 

@@ -77,9 +77,9 @@ def drift(result: StoredResult, scores: Scores) -> str | None:
     name, values = scores.headline
     now = values.mean()
     then = result.provenance["summary"].get(name, now)
-    return (
-        None if abs(then - now) < ROUNDING else f"was scored with other data: {name} was {then:.2f}, is {now:.2f}"
-    )
+    if abs(then - now) < ROUNDING:
+        return None
+    return f"was scored with other data: {name} was {then:.2f}, is {now:.2f}"
 
 
 def _read_questions(config: Config, split: str) -> Samples:
